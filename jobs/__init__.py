@@ -1,0 +1,1 @@
+"""Entry points: one job a stage, named verb_object."""

@@ -1,0 +1,1 @@
+"""From noisy image annotations to a pretraining dataset, and pretraining on it."""

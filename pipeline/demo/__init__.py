@@ -1,0 +1,1 @@
+"""The real demo corpus and the planted world."""

@@ -1,0 +1,1 @@
+"""What a trained model is worth: embeddings, retrieval, few-shot probes."""

@@ -1,0 +1,1 @@
+"""Pictures and summaries drawn from published tables."""

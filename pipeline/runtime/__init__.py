@@ -1,0 +1,1 @@
+"""The Spark side: sessions, reading, writing, checking and publishing tables."""

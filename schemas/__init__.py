@@ -1,0 +1,1 @@
+"""Table contracts: columns, types, units, keys. Plain Python, no Spark."""
