@@ -1,1 +1,1 @@
-"""The one filesystem layer: local paths, s3:// and whatever else fsspec opens."""
+"""The one filesystem layer: every root is a URI."""

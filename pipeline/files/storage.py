@@ -1,0 +1,142 @@
+"""Reading and writing below a root that is a URI: a local path, s3://, gs://, hdfs://, memory://.
+
+Every file appears whole or not at all: locally by a temporary name, fsync and rename; on object
+stores by their single-put semantics. ``pipe:`` and shell URLs do not exist here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+ALLOWED_PROTOCOLS = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "hdfs", "abfs", "memory"})
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Files below one root.
+
+    Attributes:
+        fs: the fsspec filesystem.
+        root: path of the root inside it, no trailing slash.
+        uri: the root as the user gave it, made absolute.
+    """
+
+    fs: AbstractFileSystem
+    root: str
+    uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine."""
+        return "file" in _protocols(self.fs)
+
+    def path(self, name: str) -> str:
+        """Path of a name below the root, as the filesystem knows it."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def child(self, name: str) -> Storage:
+        """Storage of a folder below this one."""
+        return Storage(self.fs, self.path(name), f"{self.uri}/{name}")
+
+    def exists(self, name: str = "") -> bool:
+        """Whether a file or folder is there."""
+        return bool(self.fs.exists(self.path(name)))
+
+    def read_bytes(self, name: str) -> bytes:
+        """Whole content of a file."""
+        return cast(bytes, self.fs.cat_file(self.path(name)))
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """``size`` bytes of a file from ``offset`` on."""
+        return cast(bytes, self.fs.cat_file(self.path(name), start=offset, end=offset + size))
+
+    def open_read(self, name: str) -> IO[bytes]:
+        """A file opened for reading."""
+        return cast(IO[bytes], self.fs.open(self.path(name), "rb"))
+
+    def read_json(self, name: str) -> Any:
+        """Content of a JSON file."""
+        return json.loads(self.read_bytes(name))
+
+    def write_bytes_atomic(self, name: str, data: bytes) -> None:
+        """Write a file so that a reader sees the old content or the new one, never a part."""
+        if not self.is_local:
+            self.fs.pipe_file(self.path(name), data)
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(target.parent)
+
+    def write_json_atomic(self, name: str, value: Any) -> None:
+        """Write a value as readable JSON, keys in the given order."""
+        text = json.dumps(value, indent=1, ensure_ascii=False)
+        self.write_bytes_atomic(name, (text + "\n").encode())
+
+    def list(self, name: str = "") -> list[str]:
+        """Names directly below a folder, sorted; empty when it does not exist."""
+        self.fs.invalidate_cache()
+        if not self.exists(name):
+            return []
+        return sorted(
+            str(p).rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.path(name), False)
+        )
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all below it; nothing happens when it does not exist."""
+        if self.exists(name):
+            self.fs.rm(self.path(name), recursive=True)
+
+    def make_folder(self, name: str = "") -> None:
+        """Create a folder where the filesystem knows folders."""
+        self.fs.makedirs(self.path(name), exist_ok=True)
+
+
+def open_storage(uri: str) -> Storage:
+    """Open a root.
+
+    Args:
+        uri: a local path or a URI whose protocol is in ``ALLOWED_PROTOCOLS``.
+
+    Raises:
+        ValueError: another protocol.
+    """
+    protocol = uri.split("://", 1)[0] if "://" in uri else "file"
+    if protocol not in ALLOWED_PROTOCOLS or uri.startswith("pipe:"):
+        raise ValueError(
+            f"storage {uri!r}: protocol {protocol!r}, expected {sorted(ALLOWED_PROTOCOLS)}."
+        )
+    if protocol in {"file", "local"}:
+        uri = str(Path(uri.removeprefix("file://").removeprefix("local://")).expanduser().resolve())
+    fs, root = fsspec.core.url_to_fs(uri.replace("s3a://", "s3://", 1))
+    return Storage(fs, str(root).rstrip("/"), uri.rstrip("/"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside a local folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    kind = fs.protocol
+    return (kind,) if isinstance(kind, str) else tuple(kind)

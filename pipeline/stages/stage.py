@@ -1,0 +1,139 @@
+"""The two kinds of stage, as values.
+
+A stage is a function of its tables and its parameters, nothing else. *Relational* stages join and
+shuffle DataFrames; *batchwise* stages are a narrow pass of a kernel over the aligned files of their
+input tables. Reading, writing, checking and publishing belong to :mod:`pipeline.runtime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.config.base import Params
+from schemas.contract import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+class StageContext(Protocol):
+    """What a relational stage may ask of the runtime."""
+
+    def materialise(self, df: DataFrame) -> DataFrame:
+        """Write and re-read, cutting the lineage; for stages that iterate."""
+        ...
+
+    def count(self, df: DataFrame) -> int:
+        """Rows of a materialised frame; for the end of a loop only."""
+        ...
+
+
+@dataclass(frozen=True)
+class LedgerRule:
+    """Conservation law of one stage: rows in = rows out + dropped, by reason.
+
+    A *measure* is ``table`` (its rows) or ``table.column`` (the summed list lengths of a column, or
+    the sum of an integer column).
+
+    Attributes:
+        unit: what is counted, e.g. ``images``.
+        rows_in: measures whose sum goes in.
+        rows_out: measures whose sum comes out.
+        dropped: output tables with a ``reason`` column, one row a dropped unit.
+        dropped_counts: prefix of batchwise counts, one unit each, e.g. ``annotations.dropped.``.
+    """
+
+    unit: str
+    rows_in: tuple[str, ...]
+    rows_out: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    dropped_counts: str = ""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batchwise kernel returns for one batch.
+
+    Attributes:
+        tables: rows of each output table, sorted by its key.
+        counts: named counts, summed over batches.
+    """
+
+    tables: Mapping[str, pa.Table]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationalStage:
+    """A stage of joins and aggregates.
+
+    Attributes:
+        name: verb_object, also the folder of its output.
+        version: goes up when the output of equal inputs changes.
+        fn: ``fn(**tables, params=..., ctx=...)`` from DataFrames to DataFrames; builds a plan.
+        params: its parameter model.
+        inputs: tables read; the arguments of ``fn`` carry their names.
+        outputs: tables written.
+        optional: inputs that may be absent; ``fn`` gets None.
+        ledger: conservation laws, checked before publishing.
+    """
+
+    name: str
+    version: int
+    fn: Callable[..., Mapping[str, DataFrame]]
+    params: type[Params]
+    inputs: tuple[Table, ...]
+    outputs: tuple[Table, ...]
+    optional: tuple[Table, ...] = ()
+    ledger: tuple[LedgerRule, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Table, ...]:
+        """Every table this stage needs."""
+        return self.inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchwiseStage:
+    """A narrow pass over aligned files: no shuffle, rows never enter the JVM.
+
+    Attributes:
+        name: verb_object, also the folder of its output.
+        version: goes up when the output of equal inputs changes.
+        kernel: ``kernel(**tables, state=..., params=...)`` for one batch.
+        params: its parameter model.
+        aligned: tables of one layout; the first is streamed in slices of ``batch_rows``, of the
+            others the kernel gets the rows whose key lies in the slice's key range.
+        outputs: tables written, of the same layout.
+        broadcast: small tables read whole by every worker.
+        prepare: ``prepare(**broadcast tables, params=...)`` -> state, once a worker process.
+        columns: columns to read of an aligned table, all if it is not named.
+        optional: aligned or broadcast tables that may be absent; the kernel gets None.
+        batch_rows: rows of the first table a kernel call sees.
+        ledger: conservation laws, checked before publishing.
+    """
+
+    name: str
+    version: int
+    kernel: Callable[..., BatchResult]
+    params: type[Params]
+    aligned: tuple[Table, ...]
+    outputs: tuple[Table, ...]
+    broadcast: tuple[Table, ...] = ()
+    prepare: Callable[..., Any] | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: tuple[Table, ...] = ()
+    batch_rows: int = 65_536
+    ledger: tuple[LedgerRule, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Table, ...]:
+        """Every table this stage needs."""
+        return self.aligned + self.broadcast
+
+
+Stage = RelationalStage | BatchwiseStage

@@ -1,0 +1,144 @@
+"""Fingerprints, near-duplicates and the images that remain."""
+
+from schemas.contract import Column, Table
+from schemas.ingested import IMAGE_ID, rejected
+
+TIERS = ("exact", "perceptual", "semantic")
+"""Tiers of near-duplicate detection, strongest first."""
+
+
+def _fingerprints(name: str, doc: str, key: Column) -> Table:
+    return Table(
+        name=name,
+        doc=doc,
+        key=(key.name,),
+        columns=(
+            key,
+            Column(name="sha256", type="string", doc="hex digest of the encoded bytes"),
+            Column(
+                name="phash", type="bigint", doc="64-bit perceptual hash as imagehash computes it"
+            ),
+            Column(name="width", type="int", doc="after orientation", unit="pixels", min=1),
+            Column(name="height", type="int", doc="after orientation", unit="pixels", min=1),
+            Column(name="num_bytes", type="bigint", doc="encoded size", unit="bytes", min=1),
+            Column(name="format", type="string", doc="jpeg, png or webp, by content"),
+            Column(
+                name="orientation",
+                type="int",
+                doc="EXIF orientation that was applied",
+                min=1,
+                max=8,
+            ),
+            Column(name="is_flat", type="boolean", doc="too uniform for its hash to mean anything"),
+            Column(name="thumbnail", type="binary", doc="64 x 64 grey pixels, row by row"),
+        ),
+    )
+
+
+_TIER = Column(name="tier", type="string", doc="exact, perceptual or semantic")
+_DISTANCE = Column(
+    name="distance",
+    type="float",
+    doc="0 for exact, Hamming distance for perceptual, 1 - cosine for semantic",
+    min=0,
+)
+_VALIDATION_ID = Column(name="validation_id", type="string", doc="`dataset/image_id`")
+
+IMAGE_FINGERPRINTS = _fingerprints(
+    "image_fingerprints", "What near-duplicate search knows of an image that decodes.", IMAGE_ID
+)
+VALIDATION_FINGERPRINTS = _fingerprints(
+    "validation_fingerprints", "The same of a validation image.", _VALIDATION_ID
+)
+BAD_IMAGES = rejected("fingerprints")
+BAD_VALIDATION_IMAGES = rejected("validation_fingerprints")
+NEAR_DUPLICATE_PAIRS = Table(
+    name="near_duplicate_pairs",
+    doc="Pairs of images within the radius or above the cosine; identical ones as a star.",
+    key=("image_id_a", "image_id_b", "tier"),
+    columns=(
+        Column(name="image_id_a", type="string", doc="the smaller identifier"),
+        Column(name="image_id_b", type="string", doc="the greater identifier"),
+        _TIER,
+        _DISTANCE,
+    ),
+)
+DUPLICATE_GROUPS = Table(
+    name="duplicate_groups",
+    doc="Images that have near-duplicates, and the one of their group that is kept.",
+    key=("image_id",),
+    columns=(
+        IMAGE_ID,
+        Column(name="kept_image_id", type="string", doc="the image that stands for the group"),
+        Column(
+            name="tier", type="string", doc="how it matches the kept image; empty for that itself"
+        ),
+        _DISTANCE,
+        Column(name="is_blocked", type="boolean", doc="the group holds a blocked image"),
+    ),
+)
+VALIDATION_OVERLAPS = Table(
+    name="validation_overlaps",
+    doc="Images within the radius or cosine of a validation image, with the nearest one by tier.",
+    key=("image_id", "tier"),
+    columns=(IMAGE_ID, _TIER, _VALIDATION_ID, _DISTANCE),
+)
+VALIDATION_CERTIFICATE = Table(
+    name="validation_certificate",
+    doc="Evidence that no kept image is near a validation image.",
+    key=("tier",),
+    layout="single",
+    columns=(
+        _TIER,
+        Column(name="num_images", type="bigint", doc="images checked", min=0),
+        Column(name="num_validation_images", type="bigint", doc="validation images", min=0),
+        Column(name="num_pairs_checked", type="double", doc="pairs covered by the search", min=0),
+        Column(name="num_removed", type="bigint", doc="images removed by this tier", min=0),
+        Column(name="limit", type="float", doc="distance up to which images are removed", min=0),
+        Column(
+            name="nearest_remaining",
+            type="float",
+            doc="least distance between a kept and a validation image seen by the search",
+            nullable=True,
+        ),
+    ),
+)
+UNIQUE_IMAGES = Table(
+    name="unique_images",
+    doc="Images that remain: decodable, not blocked, one of each group, far from validation sets.",
+    key=("image_id",),
+    columns=(
+        IMAGE_ID,
+        Column(name="sha256", type="string", doc="hex digest of the encoded bytes"),
+        Column(name="format", type="string", doc="jpeg, png or webp"),
+        Column(name="num_bytes", type="bigint", doc="encoded size", unit="bytes", min=1),
+    ),
+)
+DROPPED_IMAGES = Table(
+    name="dropped_images",
+    doc="Images that were dropped, with the reason and the image that caused it.",
+    key=("image_id",),
+    columns=(
+        IMAGE_ID,
+        Column(
+            name="reason",
+            type="string",
+            doc="blocked, blocked_duplicate, validation_<tier> or duplicate_<tier>",
+        ),
+        Column(name="other_id", type="string", doc="kept or validation image", nullable=True),
+        Column(name="distance", type="float", doc="to that image", nullable=True, min=0),
+    ),
+)
+
+IMAGE_TABLES = (
+    IMAGE_FINGERPRINTS,
+    VALIDATION_FINGERPRINTS,
+    BAD_IMAGES,
+    BAD_VALIDATION_IMAGES,
+    NEAR_DUPLICATE_PAIRS,
+    DUPLICATE_GROUPS,
+    VALIDATION_OVERLAPS,
+    VALIDATION_CERTIFICATE,
+    UNIQUE_IMAGES,
+    DROPPED_IMAGES,
+)
