@@ -162,7 +162,7 @@ def _raised_by_us(error: BaseException) -> bool:
 def _is_ours(filename: str) -> bool:
     return (
         any(part in _OUR_PACKAGES for part in Path(filename).parts[:-1])
-        and "site-packages" not in Path(filename).parts
+        and not re.search(r"site-packages|lib.python3", filename)
     )
 
 

@@ -32,10 +32,15 @@ _ADVICE = (
 _MISSING_MODULE = "jdk.incubator.vector"
 _WRAPPER = """\
 #!/bin/sh
-# Spark names the module {module} on its command line; this Java has none, so the flag goes.
+# Spark names on its command line a module that this Java lacks, which stops it, and a package that
+# it lacks, which makes it warn: both go.
 for argument do
   shift
-  [ "$argument" = "--add-modules={module}" ] || set -- "$@" "$argument"
+  case "$argument" in
+    --add-modules={module}) ;;
+    --add-opens=java.base/sun.security.action=ALL-UNNAMED) ;;
+    *) set -- "$@" "$argument" ;;
+  esac
 done
 exec {java} "$@"
 """
