@@ -206,10 +206,8 @@ def _split_words(texts: pa.Array) -> pa.ListArray:
 
 
 def _word_stream(batch: pa.Table, lexicon: Lexicon) -> _Stream:
-    tags = batch["tags"].combine_chunks()
-    tags = tags.chunk(0) if isinstance(tags, pa.ChunkedArray) and tags.num_chunks else tags
-    if isinstance(tags, pa.ChunkedArray):
-        tags = pa.array([], pa.list_(pa.string()))
+    lists = batch["tags"].cast(pa.list_(pa.string())).chunks
+    tags = pa.concat_arrays(lists) if lists else pa.array([], pa.list_(pa.string()))
     rows = np.arange(batch.num_rows)
     parts = [*(batch[f].cast(pa.string()).chunks for f in FIELDS[:2]), [tags.flatten()]]
     row_of = np.concatenate([rows, rows, np.asarray(pc.list_parent_indices(tags))])
