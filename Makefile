@@ -120,7 +120,7 @@ check-disk:
 	  echo "error: The disk of $(CURDIR) has $$free GB free, the packages need $(INSTALL_GB) GB: free some room and run make again." >&2; exit 2; fi; \
 	$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || "$$python" -m venv --clear .venv; \
 	echo "Installing the packages of requirements.lock into .venv (some minutes the first time)." >&2; \
-	$(PY) -m pip install --quiet --disable-pip-version-check -r $< || { \
+	$(PY) -m pip install -qq --disable-pip-version-check -r $< || { \
 	  echo "error: pip could not install requirements.lock into .venv: read its message above (network, disk), then run make again." >&2; exit 2; }; \
 	$(PY) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "annotations_pipeline.pth").write_text("$(CURDIR)\n")'; \
 	cp $< $@

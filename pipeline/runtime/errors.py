@@ -160,9 +160,8 @@ def _raised_by_us(error: BaseException) -> bool:
 
 
 def _is_ours(filename: str) -> bool:
-    return (
-        any(part in _OUR_PACKAGES for part in Path(filename).parts[:-1])
-        and not re.search(r"site-packages|lib.python3", filename)
+    return any(part in _OUR_PACKAGES for part in Path(filename).parts[:-1]) and not re.search(
+        r"site-packages|lib.python3", filename
     )
 
 
@@ -257,6 +256,14 @@ def _of_spark(error: BaseException) -> str | None:
         return "This Java is too old for Spark 4: set JAVA_HOME to Java 17 or newer."
     if "ModuleNotFoundError: No module named" in text:
         return _of_missing_on_executor(text)
+    if "PYTHON_VERSION_MISMATCH" in text:
+        return (
+            "The executors run another minor version of Python than the driver: set "
+            "PYSPARK_PYTHON and PYSPARK_DRIVER_PYTHON to interpreters of one version."
+        )
+    missing = re.search(r"java\.io\.FileNotFoundException: (?:File )?(\S+)", text)
+    if missing:
+        return f"{missing.group(1)} does not exist: check the path, every executor must see it."
     if "OutOfMemoryError" in text:
         return (
             "Java ran out of memory: raise runtime.driver_memory (local) or runtime.worker_memory "

@@ -53,6 +53,7 @@ def open_session(
         SparkContext._ensure_initialized()
         given = SparkConf()
         master = given.get("spark.master", settings.master) or ""
+        _check_listed(_listed(given))
     else:
         given = None
         master = settings.master or f"local[{settings.local_cores()}]"
@@ -163,23 +164,30 @@ def _code_home() -> Path:
     return Path(next(iter(spec.submodule_search_locations))).parent.absolute()
 
 
-def _ship_code(spark: SparkSession, master: str) -> None:
-    """Give the executors the code that this driver runs, unless --py-files already did.
+def _listed(conf: SparkConf) -> list[str]:
+    """What --py-files named."""
+    return [path for path in (conf.get("spark.submit.pyFiles") or "").split(",") if path]
+
+
+def _check_listed(paths: list[str]) -> None:
+    """Fail before Spark starts, which would tell in forty lines that a file is not there.
 
     Raises:
-        PackagingError: a file of --py-files is not there.
+        PackagingError: a local file of --py-files does not exist.
     """
-    context = spark.sparkContext
-    listed = [
-        path for path in (context.getConf().get("spark.submit.pyFiles") or "").split(",") if path
-    ]
-    for path in listed:
+    for path in paths:
         parts = urlparse(path)
         if parts.scheme in ("", "file", "local") and not Path(parts.path).exists():
             raise PackagingError(
                 f"--py-files names {path}, which does not exist: build it with `make dist`."
             )
-    if master.startswith("local[") or master == "local" or any(p.endswith(".zip") for p in listed):
+
+
+def _ship_code(spark: SparkSession, master: str) -> None:
+    """Give the executors the code that this driver runs, unless --py-files already did."""
+    context = spark.sparkContext
+    is_shipped = any(path.endswith(".zip") for path in _listed(context.getConf()))
+    if is_shipped or master == "local" or master.startswith("local["):
         return
     home = _code_home()
     if home.is_file():
