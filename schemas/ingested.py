@@ -1,4 +1,4 @@
-"""Clean forms of the inputs: keys valid, vectors as bytes, annotations nested and dictionary-encoded."""
+"""Clean forms of the inputs: valid keys, vectors as bytes, nested annotations."""
 
 from schemas.contract import Column, Layout, Table
 
@@ -93,6 +93,13 @@ TEXT_EMBEDDINGS = Table(
         Column(name="embedding", type="vector", doc="little-endian float32 bytes, unit length"),
     ),
 )
+INTERESTS = Table(
+    name="interests",
+    doc="The L1 interests of the taxonomy.",
+    key=("l1_interest",),
+    layout="single",
+    columns=(L1_INTEREST,),
+)
 INTEREST_SEEDS = Table(
     name="interest_seeds",
     doc="Labelled terms that train the term classifier.",
@@ -170,6 +177,7 @@ INGESTED = (
     ANNOTATIONS,
     IMAGE_EMBEDDINGS,
     TEXT_EMBEDDINGS,
+    INTERESTS,
     INTEREST_SEEDS,
     IMAGE_INTEREST_SEEDS,
     IMAGE_INTERACTIONS,

@@ -90,6 +90,12 @@ SOURCE_TERM_EMBEDDINGS = _source(
     ),
     key=("term_id",),
 )
+SOURCE_TAXONOMY = _source(
+    "taxonomy",
+    "Names of the L1 interests.",
+    Column(name="l1_interest", type="string", doc="name of the interest"),
+    key=("l1_interest",),
+)
 SOURCE_INTEREST_SEEDS = _source(
     "interest_seeds",
     "Labelled terms that train the term classifier.",
@@ -106,7 +112,14 @@ SOURCE_TERM_INTERESTS = _source(
 )
 SOURCE_IMAGE_INTERESTS = _source(
     "image_interests",
-    "Interests of images: given ones instead of the classifier, or seeds that train it.",
+    "Given interests of images, instead of the classifier.",
+    _IMAGE_ID,
+    Column(name="l1_interest", type="string", doc="one of the taxonomy's interests"),
+    key=("image_id",),
+)
+SOURCE_IMAGE_INTEREST_SEEDS = _source(
+    "image_interest_seeds",
+    "Labelled images that train the image classifier.",
     _IMAGE_ID,
     Column(name="l1_interest", type="string", doc="one of the taxonomy's interests"),
     key=("image_id",),
@@ -155,9 +168,11 @@ SOURCES = (
     SOURCE_TERMS,
     SOURCE_IMAGE_EMBEDDINGS,
     SOURCE_TERM_EMBEDDINGS,
+    SOURCE_TAXONOMY,
     SOURCE_INTEREST_SEEDS,
     SOURCE_TERM_INTERESTS,
     SOURCE_IMAGE_INTERESTS,
+    SOURCE_IMAGE_INTEREST_SEEDS,
     SOURCE_IMAGE_INTERACTIONS,
     SOURCE_VALIDATION_IMAGES,
     SOURCE_BLOCKED_IMAGES,

@@ -248,8 +248,8 @@ def _of_spark(error: BaseException) -> str | None:
         return None
     text = str(error)
     if "No space left on device" in text or "Errno 28" in text or "Disk quota exceeded" in text:
-        found = re.search(r"No space left on device:? *'?([^'\n]*)", text)
-        return _disk_full((found and found.group(1)) or "in a Spark task")
+        found = re.search(r"\[Errno \d+\] (?:No space left|Disk quota)[^:\n]*: '([^'\n]+)'", text)
+        return _disk_full(found.group(1) if found else "in a Spark task")
     if "JAVA_GATEWAY_EXITED" in text:
         return "Java ended before Spark was up: run `java -version` and look at its messages above."
     if "UnsupportedClassVersionError" in text:

@@ -112,6 +112,21 @@ def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields
     logger.log(level, name, extra={"fields": fields})
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is now: a live progress view takes it over while it is up."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError(f"standard error is fixed, {value!r} cannot be set")
+
+
 def setup_logging(level: int | str = logging.INFO, stream: TextIO | None = None) -> None:
     """Send the project's logs to stderr as key=value lines; keep libraries at warnings.
 
@@ -119,7 +134,7 @@ def setup_logging(level: int | str = logging.INFO, stream: TextIO | None = None)
         level: level of the project's loggers; the environment's PIPELINE_LOG wins.
         stream: where to, standard error by default.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler(stream) if stream else _StderrHandler()
     handler.setFormatter(KeyValueFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

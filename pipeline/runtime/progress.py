@@ -19,8 +19,6 @@ from rich.live import Live
 from rich.table import Table as Grid
 from rich.text import Text
 
-from pipeline.runtime.logs import event
-
 logger = logging.getLogger(__name__)
 
 Status = Literal["waiting", "running", "done", "current", "failed"]
@@ -65,6 +63,7 @@ class Progress:
         self._console = Console(file=stream)
         self._is_live = self._console.is_terminal if is_live is None else is_live
         self._live: Live | None = None
+        self._is_over = False
 
     def __enter__(self) -> Self:
         self._started = self._clock()
@@ -84,6 +83,7 @@ class Progress:
         if self._running is not None:
             self.finish(self._running, status="failed")
         if self._live is not None:
+            self._is_over = True
             self._live.stop()
 
     def start(self, stage: str) -> None:
@@ -154,8 +154,19 @@ class Progress:
         left = self.seconds_left()
         if left is not None:
             fields["seconds_left"] = round(left)
-        shown = {key: value for key, value in fields.items() if value != ""}
-        event(logger, name, stage=stage, position=f"{position}/{len(self._status)}", **shown)
+        told = {"stage": stage, "position": f"{position}/{len(self._status)}", **fields}
+        told = {key: value for key, value in told.items() if value != ""}
+        logger.info(name, extra={"fields": told})
+
+    def _shown(self) -> list[str]:
+        """All stages at the end; while it runs, as many around the running one as fit."""
+        names = list(self._status)
+        room = max(3, self._console.height - 2)
+        if self._is_over or len(names) <= room:
+            return names
+        now = next((i for i, s in enumerate(self._status.values()) if s == "running"), 0)
+        first = min(max(0, now - room // 2), len(names) - room)
+        return names[first : first + room]
 
     def _view(self) -> Grid:
         """The redrawn picture: one line a stage, the totals below."""
@@ -164,7 +175,8 @@ class Progress:
         grid.add_column()
         grid.add_column(justify="right")
         grid.add_column()
-        for name, status in self._status.items():
+        for name in self._shown():
+            status = self._status[name]
             mark, style = _MARK[status]
             took = self._seconds.get(name)
             if status == "running":

@@ -10,7 +10,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -195,3 +196,30 @@ def _ship_code(spark: SparkSession, master: str) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="annotations-code-") as folder:
         context.addPyFile(str(build_app_zip(Path(folder) / "app.zip")))
+
+
+@contextlib.contextmanager
+def watch_tasks(spark: SparkSession, tell: Callable[[int, int], None]) -> Iterator[None]:
+    """Report the running jobs' finished and total tasks twice a second.
+
+    Args:
+        spark: the session.
+        tell: ``tell(done, total)``.
+    """
+    tracker = spark.sparkContext.statusTracker()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            stages = [tracker.getStageInfo(i) for i in tracker.getActiveStageIds()]
+            known = [s for s in stages if s is not None]
+            if known:
+                tell(sum(s.numCompletedTasks for s in known), sum(s.numTasks for s in known))
+
+    thread = threading.Thread(target=watch, name="watch_tasks", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

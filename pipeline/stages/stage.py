@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from pipeline.config.base import Params
+from pipeline.files.storage import Storage
 from schemas.contract import Table
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ class StageContext(Protocol):
 
     def count(self, df: DataFrame) -> int:
         """Rows of a materialised frame; for the end of a loop only."""
+        ...
+
+    @property
+    def storage(self) -> Storage:
+        """The root, for stages whose tasks write files of their own."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Folder of this version below the root, for such files."""
         ...
 
 
@@ -79,6 +90,11 @@ class RelationalStage:
         inputs: tables read; the arguments of ``fn`` carry their names.
         outputs: tables written.
         optional: inputs that may be absent; ``fn`` gets None.
+        section: section of the configuration, if not the stage's name.
+        folder: folder below the root, if not the stage's name.
+        finalise: ``finalise(storage, folder, **small tables, params=...)``, called on the driver
+            when all outputs are checked and just before they are published; writes side files.
+        finalise_reads: small tables, inputs or outputs, that it gets as Arrow tables.
         ledger: conservation laws, checked before publishing.
     """
 
@@ -89,11 +105,15 @@ class RelationalStage:
     inputs: tuple[Table, ...]
     outputs: tuple[Table, ...]
     optional: tuple[Table, ...] = ()
+    section: str = ""
+    folder: str = ""
+    finalise: Callable[..., None] | None = None
+    finalise_reads: tuple[Table, ...] = ()
     ledger: tuple[LedgerRule, ...] = ()
 
     @property
     def reads(self) -> tuple[Table, ...]:
-        """Every table this stage needs."""
+        """Every table this stage reads."""
         return self.inputs
 
 
@@ -113,6 +133,8 @@ class BatchwiseStage:
         prepare: ``prepare(**broadcast tables, params=...)`` -> state, once a worker process.
         columns: columns to read of an aligned table, all if it is not named.
         optional: aligned or broadcast tables that may be absent; the kernel gets None.
+        section: section of the configuration, if not the stage's name.
+        folder: folder below the root, if not the stage's name.
         batch_rows: rows of the first table a kernel call sees.
         ledger: conservation laws, checked before publishing.
     """
@@ -127,12 +149,14 @@ class BatchwiseStage:
     prepare: Callable[..., Any] | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[Table, ...] = ()
+    section: str = ""
+    folder: str = ""
     batch_rows: int = 65_536
     ledger: tuple[LedgerRule, ...] = ()
 
     @property
     def reads(self) -> tuple[Table, ...]:
-        """Every table this stage needs."""
+        """Every table this stage reads."""
         return self.aligned + self.broadcast
 
 

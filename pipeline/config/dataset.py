@@ -1,0 +1,67 @@
+"""Parameters of the label map, resampling, shards and the report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Params
+
+Policy = Literal["inverse_sqrt", "repeat_factor", "natural", "uniform", "cap"]
+
+
+class FreezeLabelsParams(Params):
+    """Parameters of `freeze_labels` (SPEC M4)."""
+
+    min_images_per_label: int = Field(1, ge=1)
+    """Clusters that fewer images carry are dropped."""
+
+
+class ResampleImagesParams(Params):
+    """Parameters of `resample_images` (paper section 4.6; SPEC R1)."""
+
+    policy: Policy = "inverse_sqrt"
+    """How often an image is shown; see `pipeline.kernels.resampling`."""
+    threshold: float | None = Field(None, gt=0, le=1)
+    """Frequency t of `repeat_factor`; of `inverse_sqrt` None solves for `target_size`."""
+    target_size: int | None = Field(None, ge=1)
+    """Samples of an epoch; None keeps the number of unique images."""
+    cap: int | None = Field(None, ge=1)
+    """Images a label of the policy `cap`."""
+    max_copies: int = Field(20, ge=1)
+    """Most copies of an image, so that one mislabelled rare label cannot fill a shard."""
+    materialised: bool = True
+    """True writes the copies into the shards; False writes each image once with its weight."""
+    seed: int = 0
+
+
+class AssignShardsParams(Params):
+    """Parameters of `assign_shards` (SPEC W2)."""
+
+    samples_per_shard: int = Field(10_000, ge=1)
+    """Mean samples of a shard."""
+    seed: int = 0
+
+
+class WriteReleaseParams(Params):
+    """Parameters of `write_release` (SPEC W1-W5)."""
+
+    read_seconds: float = Field(60.0, gt=0)
+    """Time-out of reading one image from its uri."""
+    read_retries: int = Field(3, ge=0)
+    """Further tries after a failed read."""
+    read_threads: int = Field(16, ge=1)
+    """Images read at once by a task, where they stand in files."""
+
+
+class ReportParams(Params):
+    """Parameters of the report's pictures."""
+
+    num_terms: int = Field(20, ge=1)
+    """Most and least concrete terms that are listed."""
+    num_labels: int = Field(16, ge=1)
+    """Labels on the contact sheet."""
+    num_groups: int = Field(12, ge=1)
+    """Near-duplicate groups that are drawn."""
+    seed: int = 0

@@ -1,0 +1,51 @@
+"""Parameters of fingerprints and near-duplicate removal."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.config.base import Params
+from pipeline.config.ingest import ImageLimits
+
+
+class FingerprintImagesParams(Params):
+    """Parameters of `fingerprint_images` and `fingerprint_validation_images`."""
+
+    limits: ImageLimits = ImageLimits()
+    read_seconds: float = Field(60.0, gt=0)
+    """Time-out of reading one image from its uri."""
+    read_retries: int = Field(3, ge=0)
+    """Further tries after a failed read."""
+
+
+class NearDuplicateParams(Params):
+    """What a near-duplicate is, for the search, the groups and the validation overlaps."""
+
+    exact: bool = True
+    """Equal bytes."""
+    perceptual: bool = True
+    """Perceptual hashes within the radius."""
+    semantic: bool = True
+    """Visual embeddings above the cosine."""
+    max_hamming: int = Field(4, ge=0, le=8)
+    """Radius of the 64-bit perceptual hash, bits."""
+    min_cosine: float = Field(0.96, gt=0, le=1)
+    """Least cosine of near-duplicates."""
+    images_per_cell: int = Field(2_000, ge=1)
+    """Mean images of a coarse cell of the semantic search (A)."""
+    num_probes: int = Field(3, ge=1)
+    """Cells an image is compared in."""
+    task_rows: int = Field(2_000_000, ge=1000)
+    """Rows of a hash table that one task holds."""
+    verify_against_kept: bool = True
+    """Members of a group must match the kept image itself, not only a neighbour (SPEC N4)."""
+    max_rounds: int = Field(50, ge=1)
+    """Rounds of connected components before giving up with an error."""
+    seed: int = 0
+
+
+class DropNearDuplicatesParams(Params):
+    """Parameters of `drop_near_duplicates` (SPEC N5, N6)."""
+
+    drop_blocked_duplicates: bool = True
+    """Near-duplicates of a blocked image are dropped too; exact ones always are."""

@@ -1,0 +1,64 @@
+"""Parameters of ingest, of the encoders and of annotation prediction."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.config.base import Params
+
+
+class IngestParams(Params):
+    """Parameters of the ingest stages."""
+
+    language: str = "en"
+    """Language of a term whose row gives none."""
+    sensitive_list: str | None = None
+    """Path of a text file of sensitive terms, one a line, beside those that `terms` marks."""
+
+
+class ImageLimits(Params):
+    """Caps that an image must pass before it is decoded (SPEC Y1)."""
+
+    max_bytes: int = Field(64 << 20, gt=0)
+    """Encoded size, bytes."""
+    max_pixels: int = Field(100_000_000, gt=0)
+    """Width times height, from the header."""
+
+
+class PredictAnnotationsParams(Params):
+    """Parameters of `predict_annotations`."""
+
+    max_words: int = Field(4, ge=1, le=8)
+    """Longest dictionary n-gram looked for."""
+    num_training_images: int = Field(20_000, ge=10)
+    """Images that calibrate the confidence, the lowest by hash."""
+    min_score: float = Field(0.01, ge=0, le=1)
+    """Candidates below are not written."""
+    seed: int = 0
+
+
+class EmbedImagesParams(Params):
+    """Parameters of `embed_images`."""
+
+    model: str = "package:efficientnet_lite0"
+    """`package:efficientnet_lite0`, `timm:<name>` or `timm:<name>@<checkpoint path>`."""
+    image_size: int = Field(224, ge=16)
+    """Side of the square input, pixels."""
+    batch_size: int = Field(32, ge=1)
+    """Images a forward pass."""
+    device: str = "cpu"
+    """Torch device of every worker."""
+    limits: ImageLimits = ImageLimits()
+
+
+class EmbedTextsParams(Params):
+    """Parameters of `embed_terms` and `embed_image_texts`."""
+
+    model: str = "package:all_minilm_l6_v2"
+    """`package:all_minilm_l6_v2`, or a sentence-transformers name or path."""
+    batch_size: int = Field(256, ge=1)
+    """Texts a forward pass."""
+    max_words: int = Field(64, ge=1)
+    """Words of an image's text that are read; tags come first, then title, then description."""
+    device: str = "cpu"
+    """Torch device of every worker."""

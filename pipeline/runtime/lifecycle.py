@@ -1,0 +1,211 @@
+"""The life of a stage: read, run, read back, check, settle the ledger, publish. Learn it here.
+
+Nothing is visible before the last step, which replaces one small pointer. A run that was killed
+leaves an unnamed folder; the next one continues in it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline.config.run import RunConfig
+from pipeline.files.storage import Storage
+from pipeline.runtime.batchwise import BatchwiseRun, run_batchwise
+from pipeline.runtime.ledger import mismatches, settle
+from pipeline.runtime.logs import event
+from pipeline.runtime.manifest import (
+    FileStats,
+    StageManifest,
+    TableManifest,
+    folder_of,
+    publish,
+)
+from pipeline.runtime.planning import SOURCE, PlannedStage
+from pipeline.runtime.reader import read_table
+from pipeline.runtime.relational import read_frame, run_relational
+from pipeline.runtime.sources import num_rows, read_source, source_of
+from pipeline.stages.stage import RelationalStage
+from schemas import ALL
+from schemas.contract import Table
+
+logger = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """Runs planned stages of one configuration in one Spark session."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        config: RunConfig,
+        storage: Storage,
+        published: Mapping[str, StageManifest],
+    ) -> None:
+        """Args:
+        spark: the session.
+        config: the run.
+        storage: its root.
+        published: table -> manifest of the stage that published it; grows as stages are run.
+        """
+        self._spark, self._config, self._storage = spark, config, storage
+        self._published = dict(published)
+
+    def run(self, planned: PlannedStage) -> StageManifest:
+        """Run one stage and publish it.
+
+        Raises:
+            ValueError: the output breaks its contract or the ledger does not close; every breach is
+                named, nothing is published.
+        """
+        stage, started = planned.stage, time.monotonic()
+        self._spark.sparkContext.setJobDescription(stage.name)
+        folder = folder_of(stage, planned.version, self._config.runtime.num_buckets)
+        inputs = self._inputs(planned)
+        files, counts = self._execute(planned, folder, inputs)
+        tables = {t.name: self._collect(t, folder, files[t.name]) for t in stage.outputs}
+        breaches = [b for stats in files.values() for f in stats for b in f.breaches]
+        ledger = settle(stage.ledger, inputs, tables, counts, self._source_rows)
+        breaches += mismatches(stage.name, ledger)
+        if breaches:
+            raise ValueError(
+                f"{stage.name}: {len(breaches)} breaches, nothing published: " + "; ".join(breaches)
+            )
+        self._finalise(planned, folder, inputs, tables)
+        manifest = StageManifest(
+            stage=stage.name,
+            version=planned.version,
+            layout=self._config.runtime.num_buckets,
+            params=planned.params.model_dump(mode="json"),
+            inputs=dict(planned.inputs),
+            tables=tables,
+            counts=dict(sorted(counts.items())),
+            ledger=ledger,
+            seconds=round(time.monotonic() - started, 3),
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            commit=git_commit(),
+        )
+        publish(self._storage, stage, manifest)
+        self._published |= dict.fromkeys(tables, manifest)
+        _log(manifest)
+        return manifest
+
+    def _inputs(self, planned: PlannedStage) -> dict[str, TableManifest | None]:
+        return {
+            t.name: self._published[t.name].tables[t.name] if t.name in planned.inputs else None
+            for t in planned.stage.reads
+            if not t.name.startswith(SOURCE)
+        }
+
+    def _execute(
+        self, planned: PlannedStage, folder: str, inputs: Mapping[str, TableManifest | None]
+    ) -> tuple[dict[str, list[FileStats]], dict[str, int]]:
+        stage, num_buckets = planned.stage, self._config.runtime.num_buckets
+        if isinstance(stage, RelationalStage):
+            frames = {t.name: self._frame(t, planned, inputs) for t in stage.inputs}
+            args = (planned.params, self._storage, folder, frames, num_buckets)
+            return run_relational(self._spark, stage, *args), {}
+        if all(t.layout == "single" for t in stage.aligned):
+            num_buckets = 1
+        run = BatchwiseRun(stage, planned.params, self._storage, folder, inputs, num_buckets)
+        return run_batchwise(self._spark, run)
+
+    def _finalise(
+        self,
+        planned: PlannedStage,
+        folder: str,
+        inputs: Mapping[str, TableManifest | None],
+        outputs: Mapping[str, TableManifest],
+    ) -> None:
+        stage = planned.stage
+        if not isinstance(stage, RelationalStage) or stage.finalise is None:
+            return
+        tables = {}
+        for table in stage.finalise_reads:
+            found = outputs.get(table.name) or inputs.get(table.name)
+            tables[table.name] = None if found is None else read_table(self._storage, found, table)
+        stage.finalise(self._storage, folder, **tables, params=planned.params)
+
+    def _frame(
+        self, table: Table, planned: PlannedStage, inputs: Mapping[str, TableManifest | None]
+    ) -> DataFrame | None:
+        if table.name not in planned.inputs:
+            return None
+        if table.name.startswith(SOURCE):
+            source = source_of(self._config.inputs, table)
+            assert source is not None
+            return read_source(self._spark, source, table, self._storage)
+        manifest = inputs[table.name]
+        assert manifest is not None
+        return read_frame(self._spark, self._storage, table, manifest)
+
+    def _source_rows(self, name: str) -> int:
+        source = source_of(self._config.inputs, ALL[name])
+        if source is None:
+            return 0
+        known = num_rows(source, self._storage)
+        if known is not None:
+            return known
+        return read_source(self._spark, source, ALL[name], self._storage).count()
+
+    def _collect(self, table: Table, folder: str, files: Sequence[FileStats]) -> TableManifest:
+        totals: dict[str, int] = {}
+        reasons: dict[str, int] = {}
+        for stats in files:
+            for column, amount in stats.totals.items():
+                totals[column] = totals.get(column, 0) + amount
+            for reason, amount in stats.reasons.items():
+                reasons[reason] = reasons.get(reason, 0) + amount
+        return TableManifest(
+            name=table.name,
+            path=f"{folder}/{table.name}",
+            num_buckets=self._config.runtime.num_buckets if table.layout == "bucketed" else 1,
+            num_rows=sum(f.num_rows for f in files),
+            totals=totals,
+            reasons=dict(sorted(reasons.items())),
+            files=sorted(files, key=lambda f: f.bucket),
+        )
+
+
+def _log(manifest: StageManifest) -> None:
+    rows = {name: table.num_rows for name, table in manifest.tables.items()}
+    dropped = {
+        f"{line.unit}.{reason}": amount
+        for line in manifest.ledger
+        for reason, amount in line.dropped.items()
+    }
+    event(
+        logger,
+        "published",
+        stage=manifest.stage,
+        version=manifest.version,
+        seconds=manifest.seconds,
+        **rows,
+        **dropped,
+    )
+
+
+@cache
+def git_commit() -> str:
+    """Commit of the code that runs: $GIT_COMMIT, else the checkout's, else ``unknown``."""
+    if given := os.environ.get("GIT_COMMIT"):
+        return given
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+            cwd=os.path.dirname(__file__),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()

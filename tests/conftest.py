@@ -1,0 +1,49 @@
+"""What every test may ask for. The session is opened by the first test that wants it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Two cores: threads of one library must not fight with those of another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs Spark, so that `-m "not spark"` needs no Java."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.spark)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One lazy session: local[2], 4 shuffle partitions, UI off, scratch under tmp_path."""
+    from pipeline.config.runtime import RuntimeParams
+    from pipeline.runtime.session import open_session
+
+    scratch = tmp_path_factory.mktemp("spark")
+    settings = RuntimeParams(
+        cores=2, driver_memory="2g", num_buckets=2, shuffle_partitions=4, arrow_batch_rows=1000
+    )
+    session = open_session("tests", settings, scratch)
+    # Tables of a handful of rows: what helps big plans only costs time here.
+    session.conf.set("spark.sql.adaptive.enabled", "false")
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Folder of pyproject.toml."""
+    return REPOSITORY
