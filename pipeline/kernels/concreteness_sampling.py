@@ -1,0 +1,179 @@
+"""The shared pool of negatives of the concreteness probes, and the draw from it.
+
+One random pool of images serves every term, so that negatives cost no join of the embedding table.
+A pool image is no negative of a term it carries at ANY score, itself or through an alias, nor of a
+term it is a positive of. Images are known by a 64-bit hash of their image_id, so the draw does not
+depend on the order of the pool.
+
+Source: SPEC C1, C3; paper section 3.2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.kernels.finite import require_finite
+from pipeline.kernels.hashing import hash_ints
+
+_LARGEST = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True)
+class NegativePool:
+    """Standardised pool in the order of its image hashes, with an index from term to rows.
+
+    Attributes:
+        image_hashes: uint64 (P,), ascending.
+        features: float32 (P + 1, d), standardised by the pool's own statistics; the last row is
+            zero and stands for padding.
+        mean: float64 (d,) of the raw embeddings.
+        scale: float64 (d,), standard deviation, 1 where a column is constant.
+        term_offsets: int64 (max_term + 2,), into term_rows.
+        term_rows: int32, pool rows that carry the canonical term.
+        canonical: int32 (n_terms,) canonical term of each term, or None if all are their own.
+    """
+
+    image_hashes: NDArray[np.uint64]
+    features: NDArray[np.float32]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    term_offsets: NDArray[np.int64]
+    term_rows: NDArray[np.int32]
+    canonical: NDArray[np.int32] | None
+
+    @classmethod
+    def build(
+        cls,
+        image_hashes: NDArray[np.integer],
+        embeddings: NDArray[np.floating],
+        offsets: NDArray[np.integer],
+        term_ids: NDArray[np.integer],
+        canonical: NDArray[np.integer] | None = None,
+    ) -> NegativePool:
+        """Sort, standardise and index a pool.
+
+        The statistics are the pool's, not the term's: they are the same in every task, cost
+        nothing per term, and let no test row into the training of its own probe.
+
+        Args:
+            image_hashes: (P,) 64-bit hashes of image_id, signed or unsigned, without repeats.
+            embeddings: (P, d), finite; zero vectors are allowed.
+            offsets: (P + 1,), image i carries term_ids[offsets[i]:offsets[i + 1]], at any score.
+            term_ids: flat, >= 0.
+            canonical: (n_terms,) canonical term of each term_id; terms beyond it are their own.
+
+        Raises:
+            ValueError: lengths that do not fit, repeated images, NaN or infinite rows.
+        """
+        hashes = np.asarray(image_hashes).astype(np.uint64)
+        size = len(hashes)
+        if size == 0 or len(embeddings) != size or len(offsets) != size + 1:
+            raise ValueError(
+                f"negative pool: {size} hashes, {len(embeddings)} embeddings, {len(offsets)} "
+                f"offsets; expected P >= 1, P and P + 1."
+            )
+        require_finite(embeddings, "negative pool embeddings")
+        order = np.argsort(hashes, kind="stable")
+        if np.any(hashes[order][1:] == hashes[order][:-1]):
+            raise ValueError("negative pool: repeated image hash, expected each image once.")
+        raw = np.asarray(embeddings, np.float32)[order]
+        mean = raw.mean(axis=0, dtype=np.float64)
+        scale = raw.std(axis=0, dtype=np.float64)
+        scale[scale == 0] = 1.0
+        features = standardise(raw, mean, scale)
+        lengths = np.diff(offsets)
+        row_of_old = np.empty(size, np.int32)
+        row_of_old[order] = np.arange(size, dtype=np.int32)
+        rows = np.repeat(row_of_old, lengths)
+        own = None if canonical is None else np.asarray(canonical, np.int32)
+        terms = to_canonical(np.asarray(term_ids[offsets[0] : offsets[-1]], np.int64), own)
+        by_term = np.argsort(terms, kind="stable")
+        counts = np.bincount(terms, minlength=1)
+        term_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(hashes[order], features, mean, scale, term_offsets, rows[by_term], own)
+
+    @property
+    def size(self) -> int:
+        """Number of images P."""
+        return len(self.image_hashes)
+
+    def rows_with(self, term_id: int) -> NDArray[np.int32]:
+        """Rows of the images that carry the term, itself or through an alias."""
+        term = int(to_canonical(np.array([term_id]), self.canonical)[0])
+        if term + 1 >= len(self.term_offsets):
+            return np.zeros(0, np.int32)
+        return self.term_rows[self.term_offsets[term] : self.term_offsets[term + 1]]
+
+    def draw(
+        self, term_id: int, positives: NDArray[np.uint64], num: int, seed: int
+    ) -> NDArray[np.int64]:
+        """Negatives of one term: the images with the lowest hash of (seed, term, image).
+
+        Args:
+            term_id: the term.
+            positives: image hashes that are never drawn, any order.
+            num: how many are wanted.
+            seed: of the run.
+
+        Returns:
+            int64 rows of the pool, at most ``num``, in the order of the hash; fewer if the pool
+            has fewer images without the term.
+        """
+        hashes = sample_hashes(self.image_hashes, term_id, seed, "concreteness.negatives")
+        at = np.minimum(np.searchsorted(self.image_hashes, positives), self.size - 1)
+        excluded = np.zeros(self.size, bool)
+        excluded[at[self.image_hashes[at] == positives]] = True
+        excluded[self.rows_with(term_id)] = True
+        eligible = self.size - int(excluded.sum())
+        hashes[excluded] = _LARGEST
+        return _lowest(hashes, min(num, eligible))
+
+
+def standardise(
+    raw: NDArray[np.floating], mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """(raw - mean) / scale as float32 of shape (n + 1, d), the last row zero for padding."""
+    out = np.zeros((len(raw) + 1, len(mean)), np.float32)
+    np.subtract(raw, mean.astype(np.float32), out=out[:-1], casting="same_kind")
+    out[:-1] /= scale.astype(np.float32)
+    return out
+
+
+def to_canonical(
+    terms: NDArray[np.integer], canonical: NDArray[np.int32] | None
+) -> NDArray[np.int64]:
+    """Canonical term of each term; terms beyond the array are their own."""
+    out = np.asarray(terms, np.int64).copy()
+    if canonical is not None and len(canonical):
+        known = out < len(canonical)
+        out[known] = canonical[out[known]]
+    return out
+
+
+def sample_hashes(
+    image_hashes: NDArray[np.uint64],
+    term_ids: int | NDArray[np.integer],
+    seed: int,
+    stream: str,
+) -> NDArray[np.uint64]:
+    """Hash of (seed, term, image) for each image; ``term_ids`` is one term or one per image."""
+    keys = hash_ints(np.asarray(term_ids, np.int64), seed, stream)
+    return hash_ints(image_hashes ^ keys, seed, stream)
+
+
+def _lowest(hashes: NDArray[np.uint64], num: int) -> NDArray[np.int64]:
+    """Positions of the ``num`` smallest hashes, ascending, ties by position."""
+    if num == 0:
+        return np.zeros(0, np.int64)
+    # Uniform hashes: a cut at the expected share plus six deviations holds enough rows nearly
+    # always, and sorting those few is ten times cheaper than a partition of the whole pool.
+    share = (num + 6 * num**0.5 + 6) / len(hashes)
+    rows = np.arange(len(hashes))
+    if share < 0.5:
+        few = np.flatnonzero(hashes < np.uint64(int(share * 2.0**64)))
+        if len(few) >= num:
+            rows = few
+    return np.asarray(rows[np.argsort(hashes[rows], kind="stable")[:num]], np.int64)

@@ -1,0 +1,331 @@
+"""Visual concreteness: planted terms, scikit-learn as oracle, invariance, bad input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+from sklearn.neural_network import MLPClassifier
+
+from pipeline.kernels import concreteness as kernel
+from pipeline.kernels.binomial import standard_error, wilson_lower
+from pipeline.kernels.concreteness import ProbeSettings, score_terms
+from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
+from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
+from pipeline.kernels.concreteness_splits import plan_folds
+from pipeline.kernels.hashing import hash_ints
+
+DIM = 12
+SETTINGS = ProbeSettings(
+    method="mlp", precision="fp32", device="cpu", max_positives=150, min_positives=10,
+    test_share=0.2, folds_below=60, num_folds=5, hidden=16, epochs=12, learning_rate=3e-3,
+    weight_decay=0.0, ridge_alpha=1.0, batch_size=64, min_batch_size=16, batches_per_epoch=4,
+    confidence=0.95, seed=3, terms_per_batch=32,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def image_hashes(ids):
+    return hash_ints(np.asarray(ids), 0, "image")
+
+
+def planted(num_terms=30, support=120, seed=0, pool_size=1500):
+    """Terms whose positives are shifted by a growing amount, in a plane's two opposite directions
+    for every third (not linearly separable). The pool carries no term."""
+    rng = np.random.default_rng(seed)
+    strength = np.linspace(0, 4, num_terms)
+    owner, vectors = [], []
+    for t in range(num_terms):
+        direction = rng.normal(size=DIM)
+        direction /= np.linalg.norm(direction)
+        x = rng.normal(size=(support, DIM))
+        sign = rng.choice([-1, 1], (support, 1)) if t % 3 == 2 else 1.0
+        owner.append(np.full(support, t, np.int32))
+        vectors.append(x + sign * strength[t] * direction)
+    owner = np.concatenate(owner)
+    ids = image_hashes(np.arange(len(owner)) + 10**6)
+    pool_x = rng.normal(size=(pool_size, DIM)).astype(np.float32)
+    pool = NegativePool.build(
+        image_hashes(np.arange(pool_size)), pool_x, np.zeros(pool_size + 1, int), np.zeros(0, int)
+    )
+    return strength, owner, ids, np.concatenate(vectors).astype(np.float32), pool
+
+
+def scores(table):
+    return np.array(table["concreteness"].to_pylist(), float)
+
+
+def sklearn_score(x, y, is_test):
+    model = MLPClassifier(
+        (SETTINGS.hidden,), max_iter=SETTINGS.epochs, batch_size=64, learning_rate_init=3e-3,
+        random_state=0,
+    )  # fmt: skip
+    model.fit(x[~is_test], y[~is_test])
+    return model.score(x[is_test], y[is_test])
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_ranks_terms_as_scikit_learn_does_and_tells_concrete_from_abstract():
+    strength, owner, ids, x, pool = planted()
+    every_row = replace(SETTINGS, folds_below=1000)  # less noise than one split
+    ours = scores(score_terms(np.arange(30), owner, ids, x, pool, every_row))
+    ridge = scores(
+        score_terms(np.arange(30), owner, ids, x, pool, replace(every_row, method="ridge"))
+    )
+    rng = np.random.default_rng(1)
+    theirs = []
+    for t in range(30):
+        own = (x[owner == t] - pool.mean) / pool.scale
+        both = np.concatenate([own, pool.features[rng.choice(1500, len(own), replace=False)]])
+        y = np.repeat([1, 0], len(own))
+        theirs.append(np.mean([sklearn_score(both, y, rng.random(240) < 0.2) for _ in range(4)]))
+    assert spearmanr(ours, theirs).statistic >= 0.9
+    ends = (strength < 0.7) | (strength >= 3)
+    assert roc_auc_score(strength[ends] >= 3, ours[ends]) == 1.0
+    linear = np.arange(30) % 3 != 2
+    assert spearmanr(ridge[linear], strength[linear]).statistic >= 0.9
+    assert ridge[29] < 0.6 < 0.7 < ours[29]  # two opposite directions: only the MLP sees them
+
+
+def mixed_support():
+    """Supports that give several shapes, folds, and both kinds of refusal."""
+    _, owner, ids, x, pool = planted(num_terms=9, support=150, seed=5, pool_size=600)
+    keep = np.array([150, 150, 90, 90, 61, 40, 40, 12, 3])
+    rank = np.concatenate([np.arange(150)] * 9)
+    rows = rank < keep[owner]
+    return owner[rows], ids[rows], x[rows], pool
+
+
+@pytest.mark.parametrize("method", ["mlp", "ridge"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scores_do_not_depend_on_batching_or_row_order(method, precision):
+    if (method, precision) == ("ridge", "bf16"):
+        with pytest.raises(ValueError, match="ridge needs precision fp32"):
+            replace(SETTINGS, method=method, precision=precision)
+        return
+    owner, ids, x, pool = mixed_support()
+    settings = replace(SETTINGS, method=method, precision=precision, epochs=4)
+    want = score_terms(np.arange(9), owner, ids, x, pool, settings)
+    assert want["status"].to_pylist() == ["ok"] * 8 + ["too_few_positives"]
+    for size in (1, 2, 5):
+        got = score_terms(
+            np.arange(9), owner, ids, x, pool, replace(settings, terms_per_batch=size)
+        )
+        assert got.equals(want)
+    shuffled = np.random.default_rng(0).permutation(len(owner))
+    for split in ([[8, 3, 0], [1], [7, 2, 6, 4, 5]], [[t] for t in range(9)]):
+        rows = {}
+        for part in split:
+            mine = shuffled[np.isin(owner[shuffled], part)]
+            table = score_terms(np.array(part), owner[mine], ids[mine], x[mine], pool, settings)
+            rows |= {row["term_id"]: row for row in table.to_pylist()}
+        assert [rows[t] for t in range(9)] == want.to_pylist()
+
+
+def test_hidden_activations_of_one_probe_are_the_same_bits_in_any_company():
+    """Stronger than equal accuracies: the trained weights themselves."""
+    from pipeline.kernels.concreteness_mlp import MlpSettings, initial_weights, train_mlps
+
+    rng = np.random.default_rng(2)
+    x = torch.from_numpy(rng.normal(size=(7, 3, 16, DIM)).astype(np.float32))
+    y = torch.from_numpy((rng.random((7, 3, 16)) < 0.5).astype(np.float32))
+    mask = torch.ones(7, 3, 16)
+    mask[2, 1, 9:] = 0
+    keys = [(t, 0) for t in range(7)]
+    settings = MlpSettings(10, 5, 1e-2, 1e-3, torch.float32, 0)
+
+    def train(which):
+        start = initial_weights([keys[i] for i in which], DIM, 10, 0)
+        return train_mlps(x[which], y[which], mask[which], start, settings)
+
+    full = train(list(range(7)))
+    for which in ([2, 0], [6, 2, 1], [5, 4, 3, 2]):
+        part = train(which)
+        assert torch.equal(part.w_BDH, full.w_BDH[which])
+        assert torch.equal(part.small_BK, full.small_BK[which])
+    assert torch.all(full.w_BDH[:, :, 10:] == 0)  # units that pad to 16 lanes stay dead
+
+
+def test_hand_written_gradient_equals_autograd():
+    from pipeline.kernels.concreteness_mlp import MlpSettings, initial_weights, train_mlps
+
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(rng.normal(size=(2, 1, 20, DIM)).astype(np.float32))
+    y = torch.from_numpy((rng.random((2, 1, 20)) < 0.5).astype(np.float32))
+    mask = torch.ones(2, 1, 20)
+    mask[1, 0, 13:] = 0
+    x[1, 0, 13:] = 0
+    start = initial_weights([(0, 0), (1, 0)], DIM, 16, 4)
+    w, small = start.w_BDH.clone().requires_grad_(), start.small_BK.clone().requires_grad_()
+    adam = torch.optim.Adam([w, small], lr=1e-2)
+    for _ in range(6):
+        adam.zero_grad()
+        hidden = torch.relu(x[:, 0] @ w + small[:, None, :16])
+        logit = (hidden @ small[:, 16:32, None])[:, :, 0] + small[:, 32:33]
+        each = torch.nn.functional.binary_cross_entropy_with_logits(
+            logit, y[:, 0], reduction="none"
+        )
+        ((each * mask[:, 0]).sum(1) / mask[:, 0].sum(1)).sum().backward()
+        adam.step()
+    got = train_mlps(x, y, mask, start, MlpSettings(16, 6, 1e-2, 0.0, torch.float32, 0))
+    torch.testing.assert_close(got.w_BDH, w.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.small_BK, small.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_move_terms_independently():
+    _, owner, ids, x, pool = planted(num_terms=24, support=100, seed=7)
+    x = np.random.default_rng(0).normal(size=x.shape).astype(np.float32) * 1.0
+    a, b = (
+        scores(score_terms(np.arange(24), owner, ids, x, pool, replace(SETTINGS, seed=s)))
+        for s in (0, 1)
+    )
+    assert np.abs(spearmanr(a, b).statistic) < 0.6
+    assert len(np.unique(a - b)) > 5
+
+
+def test_ridge_equals_scikit_learn_in_float64():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3, 30, 5)), rng.normal(size=(3, 30))
+    mask = np.ones((3, 30))
+    mask[1, 22:] = 0
+    w, b = fit_ridge(*(torch.from_numpy(a) for a in (x, y, mask)), 0.7)
+    got = predict_ridge(torch.from_numpy(x), w, b).numpy()
+    for i, rows in enumerate((30, 22, 30)):
+        oracle = Ridge(alpha=0.7).fit(x[i, :rows], y[i, :rows])
+        np.testing.assert_allclose(w[i], oracle.coef_, rtol=1e-10)
+        np.testing.assert_allclose(got[i], oracle.predict(x[i]), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="ridge alpha"):
+        fit_ridge(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.ones(1, 2), 0.0)
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 11, 19, 20, 59, 60, 61, 150, 1000])
+def test_split_tests_every_row_once_or_the_stated_share_and_batches_cover_the_rest(num_rows):
+    plans = plan_folds(num_rows, 0.2, 60, 5, 200, 16, 8)
+    tested = np.concatenate([p.test[p.test >= 0] for p in plans])
+    if num_rows < 60:
+        assert sorted(tested) == list(range(num_rows))
+    else:
+        assert len(plans) == 1
+        assert len(tested) == round(num_rows * 0.2)
+    for plan in plans:
+        train = plan.train[plan.train >= 0]
+        assert sorted([*train, *plan.test[plan.test >= 0]]) == list(range(num_rows))
+        sizes = (plan.train >= 0).sum(axis=1)
+        assert sizes.min() >= 1
+        assert sizes.max() - sizes.min() <= 1
+        assert 2 * sizes.max() <= 200
+    with pytest.raises(ValueError, match="expected >= 2"):
+        plan_folds(1, 0.2, 60, 5, 200, 16, 8)
+
+
+def test_full_support_gets_eight_steps_of_two_hundred_rows():
+    (plan,) = plan_folds(1000, 0.2, 200, 5, 200, 32, 8)
+    assert plan.shape == (8, 100, 200)
+
+
+def test_negatives_never_carry_the_term_nor_are_its_positives():
+    rng = np.random.default_rng(1)
+    ids = image_hashes(np.arange(400))
+    sets = [sorted(rng.choice(6, rng.integers(0, 4), replace=False)) for _ in ids]
+    offsets = np.concatenate([[0], np.cumsum([len(s) for s in sets])])
+    flat = np.array([t for s in sets for t in s])
+    canonical = np.array([0, 1, 2, 3, 4, 0])  # term 5 is an alias of term 0
+    pool = NegativePool.build(ids, rng.normal(size=(400, 3)), offsets, flat, canonical)
+    carries = {int(h): {int(canonical[t]) for t in s} for h, s in zip(ids, sets, strict=True)}
+    for term in range(7):
+        taken = ids[[3, 7, 11]]
+        rows = pool.draw(term, taken, 10**6, seed=0)
+        want = {h for h, s in carries.items() if (0 if term == 5 else term) not in s} - {
+            int(h) for h in taken
+        }
+        assert {int(h) for h in pool.image_hashes[rows]} == want
+        few = pool.draw(term, taken, 20, seed=0)
+        hashes = sample_hashes(pool.image_hashes, term, 0, "concreteness.negatives")
+        assert list(few) == sorted(rows, key=lambda r: hashes[r])[:20]
+    assert not np.array_equal(pool.draw(6, taken, 20, 0), pool.draw(6, taken, 20, 1))
+
+
+def test_draw_is_uniform_and_independent_of_pool_order():
+    size = 5000
+    ids = image_hashes(np.arange(size))
+    x = np.zeros((size, 1), np.float32)
+    empty = np.zeros(size + 1, int)
+    pool = NegativePool.build(ids, x, empty, np.zeros(0, int))
+    none = np.zeros(0, np.uint64)
+    times = np.zeros(size)
+    for term in range(300):
+        times[pool.draw(term, none, 100, 0)] += 1
+    assert abs(times.var() / times.mean() - 1) < 0.1  # binomial: variance = mean * (1 - 0.02)
+    turned = NegativePool.build(ids[::-1], x, empty, np.zeros(0, int))
+    assert np.array_equal(pool.draw(5, none, 100, 0), turned.draw(5, none, 100, 0))
+
+
+def test_refusals_and_degenerate_terms():
+    owner, ids, x, pool = mixed_support()
+    everywhere = NegativePool.build(
+        pool.image_hashes, pool.features[:-1], np.arange(pool.size + 1), np.zeros(pool.size, int)
+    )
+    table = score_terms(np.arange(10), owner, ids, np.zeros_like(x), everywhere, SETTINGS)
+    rows = table.to_pylist()
+    assert rows[0]["status"] == "too_few_negatives"
+    assert rows[0]["concreteness"] is None
+    assert rows[1]["status"] == "ok"  # zero vectors are data
+    assert (rows[9]["status"], rows[9]["num_positives"]) == ("too_few_positives", 0)
+    assert rows[8]["num_positives"] == 3
+    broken = x.copy()
+    broken[5, 0] = np.nan
+    with pytest.raises(ValueError, match=r"positive embeddings: 1 rows with NaN.*row 5"):
+        score_terms(np.arange(9), owner, ids, broken, pool, SETTINGS)
+    with pytest.raises(ValueError, match="width 11, expected the pool's 12"):
+        score_terms(np.arange(9), owner, ids, x[:, :-1], pool, SETTINGS)
+    twice = ids.copy()
+    twice[1] = twice[0]
+    with pytest.raises(ValueError, match="given twice for term 0"):
+        score_terms(np.arange(9), owner, twice, x, pool, SETTINGS)
+    with pytest.raises(ValueError, match="term 8 is not among"):
+        score_terms(np.arange(8), owner, ids, x, pool, SETTINGS)
+    with pytest.raises(ValueError, match="repeated image hash"):
+        NegativePool.build(np.zeros(2, int), np.zeros((2, 1)), np.zeros(3, int), np.zeros(0, int))
+
+
+def test_fewer_negatives_than_positives_keeps_both_sides_equal():
+    owner, ids, x, _ = mixed_support()
+    small = NegativePool.build(
+        image_hashes(np.arange(70)), np.random.default_rng(0).normal(size=(70, DIM)),
+        np.zeros(71, int), np.zeros(0, int),
+    )  # fmt: skip
+    row = score_terms(np.array([0]), *(a[owner == 0] for a in (owner, ids, x)), small, SETTINGS)
+    assert row["num_positives"].to_pylist() == [70]
+    assert row["num_test"].to_pylist() == [28]
+
+
+def test_more_positives_than_wanted_takes_the_lowest_hashes(monkeypatch):
+    _, owner, ids, x, pool = planted(num_terms=1, support=300)
+    settings = replace(SETTINGS, max_positives=100)
+    seen = []
+    real = kernel._score_probes
+    monkeypatch.setattr(kernel, "_score_probes", lambda p, *a: seen.extend(p) or real(p, *a))
+    row = score_terms(np.array([0]), owner, ids, x, pool, settings)
+    order = np.argsort(sample_hashes(ids, 0, settings.seed, "concreteness.positives"))
+    assert list(seen[0].positives) == list(order[:100])
+    assert row["num_positives"].to_pylist() == [100]
+    assert row["num_test"].to_pylist() == [40]
+
+
+def test_binomial_bounds_by_hand():
+    # p = 0.9, n = 100, z = 1.645: (0.9 + 0.01353 - 0.05110) / 1.02706
+    assert wilson_lower(90, 100, 0.95) == pytest.approx(0.83984, abs=2e-4)
+    assert wilson_lower([0, 0, 5], [0, 10, 5], 0.95) == pytest.approx([0, 0, 5 / 7.7055], abs=1e-4)
+    assert standard_error(90, 100) == pytest.approx(0.03)
+    with pytest.raises(ValueError, match="confidence"):
+        wilson_lower(1, 2, 0.5)

@@ -1,0 +1,167 @@
+"""k-means inside an interest: quality against scikit-learn, stability, apportionment, names."""
+
+from fractions import Fraction
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+
+from pipeline.kernels.cluster_names import describe_clusters
+from pipeline.kernels.kmeans import Clustering, allocate_k, cluster_terms, greedy_start
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+def term_vectors(n, d, topics, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(topics, d))
+    x = centres[rng.zipf(1.3, n) % topics] + 1.5 * rng.normal(size=(n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def run(ids, x, k, **kwargs):
+    options = {"max_iterations": 25, "num_starts": 1, "seed": 0} | kwargs
+    return cluster_terms(np.asarray(ids), x, k, **options)
+
+
+def test_inertia_is_within_half_a_percent_of_scikit_learn():
+    x = term_vectors(1200, 64, 200)
+    ours = np.mean([run(np.arange(1200), x, 150, seed=s).inertia.sum() for s in range(3)])
+    theirs = np.mean(
+        [KMeans(150, init="k-means++", n_init=1, random_state=s).fit(x).inertia_ for s in range(3)]
+    )
+    assert ours <= theirs * 1.005
+
+
+def test_three_planted_groups_by_hand():
+    x = np.array([[0, 0], [10, 0], [0, 1], [10, 1], [50, 50]], np.float32)
+    got = run([7, 3, 9, 2, 5], x, 3)
+    assert got.term_ids.tolist() == [2, 3, 5, 7, 9]
+    assert got.cluster.tolist() == [0, 0, 1, 2, 2]
+    assert got.centroids.tolist() == [[10, 0.5], [50, 50], [0, 0.5]]
+    assert got.inertia.tolist() == [0.5, 0, 0.5]
+    weighted = run([7, 3, 9, 2, 5], x, 3, weights=np.array([3, 1, 1, 1, 2]))
+    assert weighted.centroids.tolist() == [[10, 0.5], [50, 50], [0, 0.25]]
+    assert weighted.inertia.tolist() == [0.5, 0, 3 / 16 + 9 / 16]
+
+
+def test_row_order_does_not_matter():
+    x = term_vectors(300, 16, 20)
+    ids = np.random.default_rng(0).permutation(5000)[:300]
+    w = np.random.default_rng(1).random(300) + 0.1
+    want = run(ids, x, 30, weights=w)
+    for seed in (1, 2):
+        p = np.random.default_rng(seed).permutation(300)
+        got = run(ids[p], x[p], 30, weights=w[p])
+        for name in ("term_ids", "cluster", "distance", "centroids", "inertia"):
+            assert np.array_equal(getattr(got, name), getattr(want, name)), name
+
+
+def test_clusters_are_numbered_by_smallest_term_and_centroids_are_means():
+    x = term_vectors(200, 8, 10)
+    got = run(np.arange(200) * 3, x, 25)
+    firsts = [got.term_ids[got.cluster == c].min() for c in range(got.num_clusters)]
+    assert firsts == sorted(firsts)
+    for c in range(got.num_clusters):
+        members = x[got.cluster == c].astype(np.float64)
+        np.testing.assert_allclose(got.centroids[c], members.mean(0), atol=1e-6)
+        assert got.inertia[c] == pytest.approx(((members - members.mean(0)) ** 2).sum(), rel=1e-6)
+
+
+def test_more_starts_never_raise_inertia():
+    x = term_vectors(200, 8, 10)
+    inertia = [run(np.arange(200), x, 25, num_starts=n).inertia.sum() for n in (1, 4)]
+    assert inertia[1] <= inertia[0]
+
+
+def test_duplicates_leave_no_cluster_empty():
+    x = np.repeat(term_vectors(6, 4, 3), 5, axis=0)
+    got = run(np.arange(30), x, 20)
+    assert got.num_clusters == 6
+    assert np.bincount(got.cluster).min() == 5
+    assert got.inertia.sum() < 1e-10
+    assert run(np.arange(30), np.zeros((30, 4)), 7).num_clusters == 1
+    assert run(np.zeros(0, int), np.zeros((0, 4)), 7).num_clusters == 0
+
+
+def test_start_prefers_far_and_heavy_points():
+    x = np.array([[0.0], [0.1], [100.0], [100.1]], np.float32)
+    for seed in range(5):
+        rows = greedy_start(x, np.ones(4), 2, np.random.default_rng(seed))
+        assert {int(r) // 2 for r in rows} == {0, 1}
+    heavy = [
+        int(greedy_start(x, np.array([1, 1, 1, 1e6]), 1, np.random.default_rng(s))[0])
+        for s in range(5)
+    ]
+    assert heavy == [3] * 5
+
+
+def test_bad_input_is_refused():
+    x = np.ones((3, 2))
+    with pytest.raises(ValueError, match="repeated term_id"):
+        run([1, 1, 2], x, 2)
+    with pytest.raises(ValueError, match="found k 0"):
+        run([1, 2, 3], x, 0)
+    with pytest.raises(ValueError, match="NaN"):
+        run([1, 2, 3], np.full((3, 2), np.nan), 2)
+    with pytest.raises(ValueError, match="weights"):
+        run([1, 2, 3], x, 2, weights=np.array([1, 0, 1]))
+    with pytest.raises(ValueError, match="num_starts"):
+        run([1, 2, 3], x, 2, num_starts=0)
+
+
+def test_budget_by_hand():
+    # 100 * (50, 30, 15, 5) / 100, then 7 of them: 3.5, 2.1, 1.05, 0.35 -> one extra to the first
+    terms = np.array([50, 30, 15, 5])
+    assert allocate_k(terms, terms, budget=100).tolist() == [50, 30, 15, 5]
+    assert allocate_k(terms, terms, budget=7).tolist() == [3, 2, 1, 1]
+    assert allocate_k(np.array([90, 0, 10]), np.array([5, 0, 10]), budget=12).tolist() == [5, 0, 7]
+    assert allocate_k(np.array([3, 3]), np.array([3, 3]), budget=1).tolist() == [1, 1]
+    by_size = allocate_k(np.array([9, 0, 3, 40]), np.array([9, 0, 3, 2]), terms_per_cluster=6.0)
+    assert by_size.tolist() == [2, 0, 1, 2]
+    for wrong in ({}, {"budget": 3, "terms_per_cluster": 2.0}, {"budget": -1}):
+        with pytest.raises(ValueError, match="allocate_k"):
+            allocate_k(terms, terms, **wrong)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60)), min_size=1, max_size=8),
+    st.integers(1, 200),
+)
+def test_budget_is_kept_whenever_the_bounds_allow(sizes, budget):
+    terms = np.array([a for a, _ in sizes])
+    distinct = np.minimum(terms, [b for _, b in sizes])
+    k = allocate_k(terms, distinct, budget=budget)
+    assert ((k >= (terms > 0)) & (k <= distinct)).all()
+    least, most = int((terms > 0).sum()), int(distinct.sum())
+    assert k.sum() == min(max(budget, least), most)
+    free = [i for i in range(len(k)) if 1 < k[i] < distinct[i]]
+    quota = [Fraction(int(k[i]), int(terms[i])) for i in free]
+    for i, a in zip(free, quota, strict=True):  # among unbounded interests, proportional within 1
+        for j, b in zip(free, quota, strict=True):
+            assert abs(a - b) <= Fraction(1, int(terms[i])) + Fraction(1, int(terms[j]))
+
+
+def test_medoid_and_top_terms_by_hand():
+    clustering = Clustering(
+        term_ids=np.array([2, 4, 5, 8, 9], np.int32),
+        cluster=np.array([0, 1, 0, 0, 1], np.int32),
+        distance=np.array([0.5, 0.25, 0.5, 0.5, 0.1], np.float32),
+        centroids=np.zeros((2, 3), np.float32),
+        inertia=np.array([1.5, 0.35]),
+    )
+    rows = describe_clusters(clustering, np.array([3, 9, 7, 7, 1]), 2).to_pylist()
+    assert rows == [
+        {"cluster": 0, "size": 3, "medoid_term_id": 5, "top_term_ids": [5, 8], "inertia": 1.5},
+        {"cluster": 1, "size": 2, "medoid_term_id": 9, "top_term_ids": [9, 4], "inertia": 0.35},
+    ]
