@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline.runtime.dist import FULL_EXTRAS, build_app_zip, build_env
-from pipeline.runtime.errors import exit_code_of
+from pipeline.runtime.explain import exit_code_of
 
 
 def main() -> None:

@@ -204,6 +204,6 @@ def _write_wrapper(home: Path, text: str) -> Path:
 
 
 if __name__ == "__main__":
-    from pipeline.runtime.errors import exit_code_of
+    from pipeline.runtime.explain import exit_code_of
 
     sys.exit(exit_code_of(lambda: sys.stdout.write(f"{find_java().home}\n")))

@@ -10,14 +10,8 @@ import pytest
 from pyarrow import dataset
 
 from pipeline.config.runtime import RuntimeParams
-from pipeline.runtime.errors import (
-    JavaError,
-    UserError,
-    check_disk,
-    check_python,
-    exit_code_of,
-    explain,
-)
+from pipeline.runtime.errors import JavaError, UserError, check_disk, check_python
+from pipeline.runtime.explain import exit_code_of, explain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

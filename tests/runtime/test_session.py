@@ -93,7 +93,7 @@ def test_every_data_file_of_the_packages_is_in_the_zip(tmp_path: Path, repositor
 PROBE = """
 import sys
 from pipeline.config.runtime import RuntimeParams
-from pipeline.runtime.errors import exit_code_of
+from pipeline.runtime.explain import exit_code_of
 from pipeline.runtime.session import open_session
 
 def main():
