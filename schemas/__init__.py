@@ -1,5 +1,7 @@
 """Contracts of every table: the words that stages, trainer and users share."""
 
+from collections.abc import Mapping
+
 from schemas.contract import Column, Table
 from schemas.dataset import DATASET
 from schemas.images import IMAGE_TABLES
@@ -7,9 +9,30 @@ from schemas.ingested import INGESTED
 from schemas.inputs import SOURCES
 from schemas.labels import LABELS
 
-ALL: dict[str, Table] = {
-    table.name: table for table in (*SOURCES, *INGESTED, *LABELS, *IMAGE_TABLES, *DATASET)
+SECTIONS: dict[str, tuple[Table, ...]] = {
+    "What you bring": SOURCES,
+    "After ingest": INGESTED,
+    "Labels": LABELS,
+    "Near-duplicates": IMAGE_TABLES,
+    "The dataset": DATASET,
 }
+"""Contracts by subject, in the order of the pipeline."""
+
+ALL: dict[str, Table] = {table.name: table for part in SECTIONS.values() for table in part}
 """Every contract by table name."""
 
-__all__ = ["ALL", "Column", "Table"]
+
+def to_markdown(sections: Mapping[str, tuple[Table, ...]]) -> str:
+    """The contracts as one Markdown page."""
+    parts = [
+        "# Tables\n",
+        "Made from the contracts in this folder by `make tables`; do not edit.",
+        "`vector` is a fixed number of little-endian float32 values as binary.\n",
+    ]
+    for title, tables in sections.items():
+        parts.append(f"# {title}\n")
+        parts += [table.to_markdown() for table in tables]
+    return "\n".join(parts)
+
+
+__all__ = ["ALL", "SECTIONS", "Column", "Table", "to_markdown"]

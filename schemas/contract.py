@@ -151,11 +151,12 @@ class Table:
 
     def to_markdown(self) -> str:
         """The contract as a Markdown section, for TABLES.md."""
+        rule = "Key" if self.is_unique else "Order"
         place = "one file a bucket" if self.layout == "bucketed" else "one file"
         lines = [
             f"## {self.name}\n",
             f"{self.doc}\n",
-            f"{'Key' if self.is_unique else 'Order'}: {', '.join(f'`{k}`' for k in self.key)}; {place}.\n",
+            f"{rule}: {', '.join(f'`{k}`' for k in self.key)}; {place}.\n",
             "| column | type | meaning | unit | range | null |",
             "| --- | --- | --- | --- | --- | --- |",
         ]

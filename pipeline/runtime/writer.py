@@ -70,7 +70,8 @@ class PartWriter:
         """Complete the file, give it its name, read it back."""
         if self._rows or self._writer is None:
             self._flush(self._rows)
-        assert self._writer is not None and self._handle is not None
+        assert self._writer is not None
+        assert self._handle is not None
         self._writer.close()
         if self._temporary:
             self._handle.flush()
