@@ -8,7 +8,7 @@ import os
 import sys
 
 from pipeline.config.load import load_config
-from pipeline.runtime.errors import exit_code_of
+from pipeline.runtime.explain import exit_code_of
 from pipeline.runtime.logs import setup_logging
 from pipeline.train.loop import RESUMABLE_EXIT_CODE, pretrain
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pipeline.config.load import load_config, preset_names
 from pipeline.config.run import RunConfig
 from pipeline.files.storage import Storage, open_storage
-from pipeline.runtime.errors import UserError, exit_code_of
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.explain import exit_code_of
 from pipeline.runtime.logs import setup_logging
 from pipeline.runtime.manifest import home_of, read_current
 from pipeline.runtime.planning import (
