@@ -18,9 +18,8 @@ PYTHON ?= python3.11 python3.12 python3.13 python3 python
 RUN_GB ?= 1
 INSTALL_GB ?= 10
 
-# Every job that is not listed under "targets" below runs one stage.
-OTHER_JOBS := pretrain run_demo build_dist build_demo_corpus build_report run_benchmarks collect_garbage
-STAGES := $(filter-out $(OTHER_JOBS) __init__,$(patsubst jobs/%.py,%,$(wildcard jobs/*.py)))
+# The jobs that run one stage, each a target of its own name.
+STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/dev/null))
 
 export PYTHONUNBUFFERED := 1
 
@@ -35,8 +34,8 @@ help: ## this list
 	@for job in $(STAGES); do \
 	  printf '  %-26s %s\n' "$$job" "$$(sed -n '1s/^"""//;1s/"""$$//;1p' jobs/$$job.py)"; done
 
-demo: env ## the whole pipeline on the demo corpus, with pictures of the result
-	@$(PY) jobs/run_demo.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+demo: env ## the whole pipeline on the demo corpus, what is current is skipped
+	@$(SUBMIT) jobs/run_pipeline.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
 $(STAGES): %: jobs/%.py env
 	@$(SUBMIT) $< --preset $(PRESET) --root $(ROOT) $(ARGS)
