@@ -1,0 +1,209 @@
+"""Semantic pairs: exact against brute force, independent of slices and threads."""
+
+import os
+import subprocess
+import sys
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.kernels.cells import (
+    absorb_hot,
+    assign_cells,
+    cosine_pairs,
+    cosine_pairs_between,
+    num_cells_for,
+    pair_recall,
+    train_centroids,
+)
+from pipeline.kernels.vectors import l2_normalise
+
+
+def vectors(count, width=24, seed=0, twins=0.0, noise=0.15):
+    """Unit rows; a share of them are noisy copies of others."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, width)).astype(np.float32)
+    copies = int(count * twins)
+    if copies:
+        x = l2_normalise(x)
+        x[-copies:] = x[:copies] + noise * rng.standard_normal((copies, width)) / np.sqrt(width)
+    return l2_normalise(x)
+
+
+def brute(a, b, tau):
+    cosine = a.astype(np.float64) @ b.astype(np.float64).T
+    return set(zip(*(part.tolist() for part in np.nonzero(cosine >= tau)), strict=True))
+
+
+def pairs(found):
+    return list(zip(found.left.tolist(), found.right.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("block", [7, 64, 1000])
+def test_pairs_equal_brute_force(block):
+    x = vectors(300, twins=0.4)
+    want = sorted((i, j) for i, j in brute(x, x, 0.9) if i < j)
+    got = cosine_pairs(x, 0.9, block=block)
+    assert pairs(got) == want
+    assert len(want) > 100
+    np.testing.assert_allclose(
+        got.cosine, np.einsum("nd,nd->n", x[got.left], x[got.right]), atol=1e-6
+    )
+
+
+def test_between_equals_brute_force():
+    x = vectors(300, twins=0.4)
+    a, b = x[:170], x[170:]
+    assert pairs(cosine_pairs_between(a, b, 0.9, block=32)) == sorted(brute(a, b, 0.9))
+    empty = np.zeros((0, 24), np.float32)
+    assert pairs(cosine_pairs_between(a, empty, 0.9)) == []
+    assert pairs(cosine_pairs(empty, 0.9)) == []
+
+
+def test_threshold_by_hand():
+    x = np.array([[1, 0], [0.6, 0.8], [0.8, 0.6], [0, 1]], dtype=np.float32)
+    assert pairs(cosine_pairs(x, 0.9)) == [(1, 2)]
+    assert pairs(cosine_pairs(x, 0.7)) == [(0, 2), (1, 2), (1, 3)]
+
+
+def test_the_threshold_is_decided_in_float64():
+    """Cosines within 1e-7 of tau: float32 products of other block shapes would disagree."""
+    rng = np.random.default_rng(1)
+    x = vectors(2, width=64)
+    turned = []
+    for k in range(400):
+        other = rng.standard_normal(64)
+        other -= (other @ x[0]) * x[0]
+        other /= np.linalg.norm(other)
+        cosine = 0.95 + (k - 200) * 1e-9
+        turned.append(cosine * x[0] + np.sqrt(1 - cosine**2) * other)
+    y = np.concatenate([x[:1], np.array(turned, dtype=np.float32)])
+    whole = pairs(cosine_pairs_between(y[:1], y, 0.95))
+    one_by_one = [
+        (0, j) for j in range(len(y)) if pairs(cosine_pairs_between(y[:1], y[j : j + 1], 0.95))
+    ]
+    want = sorted(brute(y[:1], y, 0.95))
+    assert whole == one_by_one == want
+    assert 50 < len(want) < 350
+
+
+@pytest.mark.parametrize("num_probes", [1, 2, 3])
+def test_cells_report_each_pair_once_with_high_recall(num_probes):
+    x = vectors(1500, seed=3, twins=0.45)
+    centroids = train_centroids(x, 30, seed=0)
+    assigned = assign_cells(x, centroids, num_probes)
+    assert assigned.shape == (1500, num_probes)
+    got = []
+    for cell in range(30):
+        rows = np.flatnonzero((assigned == cell).any(axis=1))
+        found = cosine_pairs(x[rows], 0.9, cells=assigned[rows], cell=cell)
+        got += zip(rows[found.left].tolist(), rows[found.right].tolist(), strict=True)
+    assert len(set(got)) == len(got)
+    truth = cosine_pairs(x, 0.9)
+    assert set(got) <= set(pairs(truth))
+    left, right = np.array(sorted(got)).T
+    recall = pair_recall(left, right, truth.left, truth.right)
+    assert recall >= (0, 0.75, 0.93, 0.97)[num_probes]
+    half = 700
+    crossed = []
+    for cell in range(30):
+        old = np.flatnonzero((assigned[:half] == cell).any(axis=1))
+        new = np.flatnonzero((assigned[half:] == cell).any(axis=1)) + half
+        found = cosine_pairs_between(
+            x[old], x[new], 0.9, cells_a=assigned[old], cells_b=assigned[new], cell=cell
+        )
+        crossed += zip(old[found.left].tolist(), new[found.right].tolist(), strict=True)
+    assert sorted(crossed) == sorted((i, j) for i, j in got if i < half <= j)
+
+
+def test_assignment_is_exact_and_independent_of_slices():
+    x = vectors(400, width=48, seed=5)
+    centroids = train_centroids(x, 40, seed=1)
+    whole = assign_cells(x, centroids, 3)
+    score = x.astype(np.float64) @ centroids.astype(np.float64).T
+    np.testing.assert_array_equal(whole, np.argsort(-score, axis=1, kind="stable")[:, :3])
+    parts = [assign_cells(x[i : i + 13], centroids, 3) for i in range(0, 400, 13)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert assign_cells(x[:0], centroids, 3).shape == (0, 3)
+    assert assign_cells(x[:2], centroids[:2], 5).shape == (2, 2)
+
+
+def test_ties_go_to_the_lowest_cell_however_many():
+    x = vectors(3, width=8)
+    centroids = np.repeat(x[:1], 40, axis=0)
+    centroids[30] = x[1]
+    got = assign_cells(x[:1], centroids, 2)
+    assert got.tolist() == [[0, 1]]
+
+
+def test_centroids_repeat_on_any_number_of_threads():
+    """The same bytes from processes with one and with two threads."""
+    code = (
+        "import sys; sys.path[:0] = ['.', 'tests/kernels']\n"
+        "import hashlib, numpy as np\n"
+        "from pipeline.kernels.cells import train_centroids\n"
+        "from pipeline.kernels.vectors import l2_normalise\n"
+        "x = np.random.default_rng(0).standard_normal((3000, 32)).astype(np.float32)\n"
+        "c = train_centroids(l2_normalise(x), 50, seed=3)\n"
+        "sys.stdout.write(hashlib.sha256(c.tobytes()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env=os.environ | {"OMP_NUM_THREADS": n, "OPENBLAS_NUM_THREADS": n},
+        ).stdout
+        for n in ("1", "2")
+    }  # fmt: skip
+    assert len(digests) == 1
+    assert len(digests.pop()) == 64
+
+
+def test_centroids():
+    x = vectors(500, seed=2)
+    c = train_centroids(x, 20, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(c, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(c, train_centroids(x, 20, seed=0))
+    assert not np.array_equal(c, train_centroids(x, 20, seed=1))
+    assert len(train_centroids(x[:5], 20, seed=0)) == 5
+    with pytest.raises(ValueError, match="0 vectors"):
+        train_centroids(x[:0], 20, seed=0)
+    threads = faiss.omp_get_max_threads()
+    train_centroids(x, 20, seed=0)
+    assert faiss.omp_get_max_threads() == threads
+    assert num_cells_for(1_000_000, 2) == 1415
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 100), tau=st.floats(0.2, 0.99), block=st.integers(1, 40))
+def test_any_threshold(seed, tau, block):
+    x = vectors(40, width=4, seed=seed)
+    want = sorted((i, j) for i, j in brute(x, x, tau) if i < j)
+    assert pairs(cosine_pairs(x, tau, block=block)) == want
+
+
+def test_masses_of_equal_vectors_become_a_star():
+    rng = np.random.default_rng(0)
+    blank = np.zeros(16)
+    blank[0] = 1
+    mass = blank + 0.002 * rng.standard_normal((5000, 16))
+    x = l2_normalise(np.concatenate([mass, rng.standard_normal((800, 16))]))
+    x = x[rng.permutation(len(x))]
+    leader = absorb_hot(x, 0.999)
+    taken = np.flatnonzero(leader != np.arange(len(x)))
+    assert len(taken) == 4999
+    assert len(set(leader[taken].tolist())) == 1
+    assert (leader[leader] == leader).all()
+    cosine = np.einsum("nd,nd->n", x[taken], x[leader[taken]])
+    assert cosine.min() >= 0.999 - 1e-6
+    few = absorb_hot(x[:900], 0.999)
+    np.testing.assert_array_equal(few, np.arange(900))
+
+
+def test_recall_by_hand():
+    left, right = np.array([1, 5]), np.array([2, 3])
+    assert pair_recall(left, right, np.array([2, 3, 8]), np.array([1, 5, 9])) == 2 / 3
+    none = np.zeros(0, np.int64)
+    assert pair_recall(none, none, none, none) == 1.0

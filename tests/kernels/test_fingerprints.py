@@ -1,0 +1,169 @@
+"""Fingerprints: bits equal to imagehash, bytes equal to Pillow's resize."""
+
+import hashlib
+import io
+
+import imagehash
+import numpy as np
+import PIL
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageOps
+
+from pipeline.kernels.fingerprints import (
+    FINGERPRINT_SCHEMA,
+    fingerprint_images,
+    phash_grey,
+)
+from pipeline.kernels.images import ImageLimits
+from pipeline.kernels.resample import _fixed_weights, resize_grey
+
+LIMITS = ImageLimits(max_bytes=1 << 22, max_pixels=1 << 22)
+# Earlier versions run the passes of tall pictures in another order.
+needs_pillow_13 = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13, reason="resize order of Pillow 13"
+)
+
+
+def oracle(data):
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    return int(str(imagehash.phash(image)), 16)
+
+
+def encode(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def drawing(rng, width, height):
+    image = Image.new("RGB", (width, height), tuple(int(v) for v in rng.integers(0, 256, 3)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(5):
+        x = sorted(int(v) for v in rng.integers(0, width + 1, 2))
+        y = sorted(int(v) for v in rng.integers(0, height + 1, 2))
+        draw.ellipse((x[0], y[0], x[1], y[1]), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
+    return image
+
+
+def hashes(images):
+    got = fingerprint_images(images, LIMITS)
+    assert got.reasons == []
+    return [value % (1 << 64) for value in got.table["phash"].to_pylist()]
+
+
+def many_pictures():
+    rng = np.random.default_rng(7)
+    files = []
+    sizes = [(1, 1), (1, 50), (50, 1), (32, 32), (31, 33), (32, 200), (200, 32), (33, 500)]
+    sizes += [tuple(int(v) for v in rng.integers(2, 260, 2)) for _ in range(40)]
+    for index, (width, height) in enumerate(sizes):
+        image = drawing(rng, width, height)
+        alpha = image.copy().convert("RGBA")
+        alpha.putalpha(Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8)))
+        tags = Image.Exif()
+        tags[0x0112] = index % 8 + 1
+        files += [
+            encode(image, "JPEG", quality=int(rng.integers(20, 96)), exif=tags),
+            encode(image.convert("CMYK"), "JPEG"),
+            encode(image.convert("L"), "JPEG"),
+            encode(image, "PNG", exif=tags),
+            encode(alpha, "PNG"),
+            encode(alpha.convert("LA"), "PNG"),
+            encode(image.convert("P"), "PNG"),
+            encode(image.quantize(7), "PNG", transparency=bytes(range(0, 210, 30))),
+            encode(image.convert("1"), "PNG"),
+            encode(alpha, "WEBP", lossless=bool(index % 2)),
+        ]
+    return files
+
+
+@needs_pillow_13
+@pytest.mark.filterwarnings("ignore:Palette images")
+def test_bits_are_those_of_imagehash():
+    files = many_pictures()
+    assert hashes(files) == [oracle(data) for data in files]
+
+
+@needs_pillow_13
+def test_bits_of_blank_and_symmetric_pictures():
+    """Coefficients that tie with the median: their bits are rounding, and still the same."""
+    files = []
+    for shade in (0, 1, 127, 255):
+        files.append(encode(Image.new("L", (70, 90), shade), "PNG"))
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    for array in (ramp, ramp.T, np.flip(ramp), np.minimum(ramp, ramp[:, ::-1]), np.eye(64) * 255):
+        files.append(encode(Image.fromarray(array.astype(np.uint8)), "PNG"))
+        files.append(encode(Image.fromarray(array.astype(np.uint8)), "JPEG"))
+    assert hashes(files) == [oracle(data) for data in files]
+
+
+@needs_pillow_13
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 300), height=st.integers(1, 300), seed=st.integers(0, 1000),
+    size=st.sampled_from([32, 64, 20]), method=st.sampled_from(["lanczos", "box"]),
+)  # fmt: skip
+def test_resize_is_pillows(width, height, seed, size, method):
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    resampling = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}[method]
+    want = Image.fromarray(grey).resize((size, size), resampling)
+    np.testing.assert_array_equal(resize_grey(grey, size, method), want)
+
+
+def test_weights_near_a_tie_follow_c(monkeypatch):
+    """All rows recomputed in C's order of operations give the same integers."""
+    sizes = (33, 100, 257, 400, 1023)
+    fast = [_fixed_weights(n, 32, "lanczos")[1] for n in sizes]
+    monkeypatch.setattr("pipeline.kernels.resample._TIE", 1.0)
+    for n, want in zip(sizes, fast, strict=True):
+        np.testing.assert_array_equal(_fixed_weights(n, 32, "lanczos")[1], want)
+
+
+def test_columns_by_hand():
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    data = encode(drawing(np.random.default_rng(1), 60, 40), "JPEG", exif=tags)
+    got = fingerprint_images([data], LIMITS)
+    assert got.table.schema.equals(FINGERPRINT_SCHEMA)
+    row = got.table.to_pylist()[0]
+    assert row["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (row["width"], row["height"], row["orientation"]) == (40, 60, 6)
+    assert (row["num_bytes"], row["format"], row["is_flat"]) == (len(data), "jpeg", False)
+    assert len(row["thumbnail"]) == 64 * 64
+
+
+def test_rows_and_reasons_cover_the_batch():
+    good = encode(drawing(np.random.default_rng(2), 30, 30), "PNG")
+    got = fingerprint_images([b"", good, None, b"GIF89a", good], LIMITS)
+    assert got.rows.tolist() == [1, 4]
+    assert got.rejected_rows.tolist() == [0, 2, 3]
+    assert got.reasons == ["empty_bytes", "missing_bytes", "unsupported_format"]
+    assert got.table.num_rows == 2
+    nothing = fingerprint_images([], LIMITS)
+    assert nothing.table.num_rows == 0
+    assert nothing.table.schema.equals(FINGERPRINT_SCHEMA)
+
+
+def test_flat_pictures():
+    rng = np.random.default_rng(3)
+    blank = np.full((32, 32), 200, dtype=np.uint8)
+    noisy = (blank + rng.integers(0, 2, (32, 32))).astype(np.uint8)
+    edge = blank.copy()
+    edge[:, 11:] = 20
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
+    faint = blank.copy()
+    faint[10:12, 10:12] = 198
+    dot = blank.copy()
+    dot[10:14, 9:15] = 0
+    photo = np.asarray(drawing(rng, 32, 32).convert("L"))
+    _, is_flat = phash_grey(np.stack([blank, noisy, edge, ramp, faint, dot, photo]))
+    assert is_flat.tolist() == [True, True, True, True, True, False, False]
+
+
+def test_batch_size_does_not_matter():
+    files = many_pictures()[:40]
+    whole = fingerprint_images(files, LIMITS).table
+    singles = [fingerprint_images([data], LIMITS).table.to_pylist()[0] for data in files]
+    assert whole.to_pylist() == singles
