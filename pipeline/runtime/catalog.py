@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.files.storage import Storage, open_storage
+from pipeline.kernels.hashing import bucket_of
 from pipeline.runtime.manifest import StageManifest, TableManifest, read_current
 from pipeline.runtime.reader import bucket_path, read_part, read_table
 from schemas import ALL
@@ -78,3 +80,30 @@ def open_catalog(root: str) -> Catalog:
             if manifest is not None:
                 stages[manifest.stage] = manifest
     return Catalog(storage, stages)
+
+
+def rows_of(catalog: Catalog, table: str, ids: list[str], columns: list[str]) -> pa.Table:
+    """Rows of a bucketed table by string key, reading only the buckets that hold them.
+
+    Args:
+        catalog: of a root.
+        table: bucketed by a string key.
+        ids: wanted keys; absent ones are left out.
+        columns: columns to read.
+
+    Returns:
+        rows in the order of the files.
+    """
+    contract, manifest = ALL[table], catalog.tables[table]
+    wanted = pa.array(sorted(set(ids)), pa.string())
+    buckets = set(bucket_of(wanted, manifest.num_buckets).tolist())
+    parts = []
+    for bucket in sorted(buckets):
+        path = bucket_path(manifest, bucket)
+        if path is None:
+            continue
+        keys = read_part(catalog.storage, path, [contract.key[0]])
+        mask = pc.is_in(keys.column(0), value_set=wanted)
+        if pc.any(mask).as_py():
+            parts.append(read_part(catalog.storage, path, columns).filter(mask))
+    return pa.concat_tables(parts) if parts else contract.empty().select(columns)
