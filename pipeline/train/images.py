@@ -137,6 +137,6 @@ def crop_resized(pixels: NDArray[np.uint8], box: Box, size: int) -> Tensor:
         uint8 (3, size, size).
     """
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-    nchw = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1).unsqueeze(0)
+    nchw = torch.from_numpy(part.copy()).permute(2, 0, 1).unsqueeze(0)
     scaled = interpolate(nchw, size=(size, size), mode="bilinear", antialias=True)
     return scaled.squeeze(0)
