@@ -50,7 +50,7 @@ def run_pipeline() -> None:
     """Command line of the whole chain in one Spark session; exits the process."""
     options = parse("Run every stage that is not current, in order.")
     setup_logging("WARNING" if sys.stderr.isatty() else "INFO")
-    sys.exit(exit_code_of(lambda: run_chain(_config(options), options.force)))
+    sys.exit(exit_code_of(lambda: run_chain(load_options(options), options.force)))
 
 
 def run_chain(config: RunConfig, force: bool = False) -> None:
@@ -71,7 +71,7 @@ def source_versions(config: RunConfig, storage: Storage) -> dict[str, str]:
 
 
 def _run_one(stage: Stage, options: argparse.Namespace) -> None:
-    config = _config(options)
+    config = load_options(options)
     storage = open_storage(config.root)
     chain = build_chain(config)
     if stage.name not in {s.name for s in chain}:
@@ -133,7 +133,8 @@ def _seconds_before(planned: Sequence[PlannedStage], storage: Storage) -> dict[s
     return {name: manifest.seconds for name, manifest in found.items() if manifest is not None}
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
+def load_options(options: argparse.Namespace) -> RunConfig:
+    """Configuration that the options of `parse` describe."""
     return load_config(options.preset, options.overrides, options.root)
 
 

@@ -13,22 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.config.run import RunConfig
 from pipeline.files.storage import Storage
-from pipeline.kernels.hashing import hash64
 from pipeline.report import figures
-from pipeline.report.funnel import COLUMNS, FunnelStep, funnel_rows, to_csv
+from pipeline.report.funnel import COLUMNS, funnel_rows, to_csv
 from pipeline.report.page import Section, to_html
-from pipeline.runtime.catalog import Catalog, open_catalog, rows_of
+from pipeline.runtime.catalog import Catalog, open_catalog
+from pipeline.runtime.funnel import funnel_steps
+from pipeline.runtime.sheets import contact_sheet, near_duplicates
 
 logger = logging.getLogger(__name__)
-
-Picture = NDArray[np.uint8]
-SIDE = 128
-"""Side of the pictures on the sheets, pixels."""
 
 
 def write_report(config: RunConfig) -> Storage:
@@ -50,8 +45,8 @@ def write_report(config: RunConfig) -> Storage:
         _extremes,
         _labels,
         _clusters,
-        _contact_sheet,
-        _near_duplicates,
+        contact_sheet,
+        near_duplicates,
         _validation,
         _resources,
     ):
@@ -65,57 +60,6 @@ def write_report(config: RunConfig) -> Storage:
 
 
 Drawn = list[tuple[Section, Figure | None]]
-
-
-def funnel_steps(catalog: Catalog) -> list[FunnelStep]:
-    """The funnel from the stages' counts; steps whose tables are missing are left out."""
-    tables, steps = catalog.tables, []
-    if "annotations" in tables:
-        found = tables["annotations"]
-        num = _used_terms(catalog, "annotations")
-        given = found.totals["annotations"]
-        steps.append(FunnelStep("annotations", num, "terms", found.num_rows, given))
-    label_stage = catalog.stages.get("label_images")
-    if label_stage is not None:
-        counts = label_stage.counts
-        visual = tables["visual_terms"].num_rows if "visual_terms" in tables else 0
-        kinds = (
-            ("selected", _used_terms(catalog, "selected_annotations"), "terms"),
-            ("visual dictionary", visual, "terms"),
-            ("clusters", tables["clusters"].num_rows, "clusters"),
-            ("interest restriction", _used_clusters(catalog), "clusters"),
-        )
-        for (name, num, kind), key in zip(
-            kinds, ("selected", "visual", "clustered", "restricted"), strict=True
-        ):
-            images, labels = counts[f"funnel.{key}.images"], counts[f"funnel.{key}.labels"]
-            steps.append(FunnelStep(name, num, kind, images, labels))
-    if "training_images" in tables:
-        found, num = tables["training_images"], tables["label_map"].num_rows
-        given = found.totals["label_ids"]
-        steps.append(FunnelStep("near-duplicates out", num, "labels", found.num_rows, given))
-    if "resampling_report" in tables and "samples" in tables:
-        report = catalog.read("resampling_report")
-        realised = pc.sum(report["realised_after"]).as_py() or 0
-        num = pc.sum(pc.greater(report["realised_after"], 0)).as_py() or 0
-        copies = tables["samples"].totals["copies"]
-        steps.append(FunnelStep("resampled", num, "labels", copies, realised))
-    return steps
-
-
-def _used_terms(catalog: Catalog, table: str) -> int:
-    seen: set[int] = set()
-    for batch in catalog.batches(table, ["annotations"]):
-        flat = pc.list_flatten(batch["annotations"]).combine_chunks()
-        seen |= set(pc.unique(pc.struct_field(flat, "term_id")).to_pylist())
-    return len(seen)
-
-
-def _used_clusters(catalog: Catalog) -> int:
-    seen: set[int] = set()
-    for batch in catalog.batches("image_labels", ["cluster_ids"]):
-        seen |= set(pc.unique(pc.list_flatten(batch["cluster_ids"])).to_pylist())
-    return len(seen)
 
 
 def _funnel(catalog: Catalog, config: RunConfig) -> Drawn:
@@ -215,78 +159,6 @@ def _clusters(catalog: Catalog, config: RunConfig) -> Drawn:
     return [(Section("Clusters", text, header=header, rows=rows), None)]
 
 
-def _contact_sheet(catalog: Catalog, config: RunConfig) -> Drawn:
-    """Some labels, from frequent to rare, each with some of its images, drawn by hash."""
-    if not (catalog.has("training_images") and catalog.has("label_map")):
-        return []
-    labels = catalog.read("label_map").sort_by([("num_images", "descending")])
-    num, seed = config.report.num_labels, config.report.seed
-    places = np.unique(np.linspace(0, labels.num_rows - 1, num).astype(int))
-    chosen = labels.take(places)
-    wanted = set(chosen["label_id"].to_pylist())
-    examples: dict[int, list[str]] = {label: [] for label in wanted}
-    for batch in catalog.batches("training_images"):
-        order = np.argsort(hash64(batch["image_id"], seed, "contact_sheet"))
-        for row in order:
-            for label in batch["label_ids"][int(row)].as_py():
-                if label in wanted and len(examples[label]) < 8:
-                    examples[label].append(batch["image_id"][int(row)].as_py())
-        if all(len(found) == 8 for found in examples.values()):
-            break
-    pictures = _pictures(catalog, [i for found in examples.values() for i in found])
-    rows = [
-        (
-            f"{row['name']}\n{row['l1_interest']}\n{row['num_images']:,} images",
-            [(pictures.get(i), "") for i in examples[row["label_id"]]],
-        )
-        for row in chosen.to_pylist()
-    ]
-    text = "Labels from the most frequent to the rarest, with some of their images."
-    figure = figures.image_grid(rows, "Labels and their images")
-    return [(Section("Contact sheet", text, "contact_sheet.png"), figure)]
-
-
-def _near_duplicates(catalog: Catalog, config: RunConfig) -> Drawn:
-    if not catalog.has("duplicate_groups"):
-        return []
-    groups = catalog.read("duplicate_groups")
-    dropped = groups.filter(pc.not_equal(groups["image_id"], groups["kept_image_id"]))
-    if dropped.num_rows == 0:
-        return []
-    kept = sorted(set(dropped["kept_image_id"].to_pylist()))
-    chosen = _spread(kept, dropped, config.report.num_groups, config.report.seed)
-    members = {k: dropped.filter(pc.equal(dropped["kept_image_id"], k)).slice(0, 7) for k in chosen}
-    ids = [*chosen, *(i for m in members.values() for i in m["image_id"].to_pylist())]
-    pictures = _pictures(catalog, ids)
-    rows = []
-    for kept_id, group in members.items():
-        cells = [(pictures.get(kept_id), "kept")]
-        cells += [
-            (pictures.get(r["image_id"]), f"{r['tier']} {r['distance']:.3g}")
-            for r in group.to_pylist()
-        ]
-        rows.append((_short(kept_id), cells))
-    text = (
-        f"{len(kept):,} groups, {dropped.num_rows:,} images dropped. Each row shows the kept image "
-        "and near-duplicates of it, with the tier that found them and their distance."
-    )
-    figure = figures.image_grid(rows, "Near-duplicate groups")
-    return [(Section("Near-duplicates", text, "near_duplicates.png"), figure)]
-
-
-def _spread(kept: list[str], dropped: pa.Table, num: int, seed: int) -> list[str]:
-    """Some groups of every tier, drawn by hash."""
-    chosen: list[str] = []
-    tiers = sorted(set(dropped["tier"].to_pylist()))
-    for tier in tiers:
-        of_tier = sorted(
-            set(dropped.filter(pc.equal(dropped["tier"], tier))["kept_image_id"].to_pylist())
-        )
-        order = np.argsort(hash64(of_tier, seed, "report_groups"))
-        chosen += [of_tier[int(i)] for i in order[: -(-num // len(tiers))]]
-    return list(dict.fromkeys(chosen))[:num] or kept[:num]
-
-
 def _validation(catalog: Catalog, config: RunConfig) -> Drawn:
     if not catalog.has("validation_certificate"):
         return []
@@ -319,31 +191,6 @@ def _resources(catalog: Catalog, config: RunConfig) -> Drawn:
     ]
     text = "Every stage with its time, its rows and what it dropped, by reason."
     return [(Section("Ledger", text, header=header, rows=rows), None)]
-
-
-def _pictures(catalog: Catalog, ids: list[str]) -> dict[str, Picture]:
-    """Thumbnails by image_id, for those whose bytes are in ``images``."""
-    if not ids:
-        return {}
-    rows = rows_of(catalog, "images", ids, ["image_id", "bytes"])
-    found = {}
-    for row in rows.to_pylist():
-        if row["bytes"] is not None:
-            found[row["image_id"]] = _thumbnail(row["bytes"])
-    return found
-
-
-def _thumbnail(data: bytes) -> Picture:
-    with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-        image.thumbnail((SIDE, SIDE))
-        sheet = Image.new("RGB", (SIDE, SIDE), "white")
-        place = ((SIDE - image.width) // 2, (SIDE - image.height) // 2)
-        sheet.paste(image.convert("RGB"), place)
-        return np.asarray(sheet)
-
-
-def _short(text: str, length: int = 28) -> str:
-    return text if len(text) <= length else "…" + text[-length + 1 :]
 
 
 def _save(folder: Storage, name: str, figure: Figure) -> None:
