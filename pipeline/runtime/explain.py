@@ -169,7 +169,7 @@ def _of_schema(error: BaseException) -> str | None:
 
 def _of_arrow_text(text: str) -> str | None:
     first = text.strip().splitlines()[0] if text.strip() else ""
-    if re.search(r"not a parquet file|magic bytes|Parquet file size is|footer", text, re.I):
+    if re.search(r"not a parquet file|Parquet file size is|footer", text, re.I):
         return (
             f"A Parquet file cannot be read ({first}): it is cut short or not Parquet; replace it."
         )

@@ -110,6 +110,9 @@ def test_wrapper_drops_what_a_java_without_the_module_refuses(
 def test_java_with_the_module_is_used_as_it_is(tmp_path: Path) -> None:
     home = fake_java(tmp_path / "full", "17", modules="java.base jdk.incubator.vector")
     assert finder.find_java({"JAVA_HOME": str(home)}).home == home
+    silent = fake_java(tmp_path / "silent", "17")
+    (silent / "release").write_text('JAVA_VERSION="17"\n')
+    assert finder.find_java({"JAVA_HOME": str(silent)}).home == silent
 
 
 @pytest.mark.slow
