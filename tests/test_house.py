@@ -21,6 +21,7 @@ MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 70
 AT_HOME_ONLY = {
     "pipeline/demo/build_corpus.py": "writes the committed corpus into the checkout",
+    "pipeline/runtime/showcase.py": "starts the trainer on this machine, from the checkout",
     "pipeline/runtime/lifecycle.py": "asks git for the commit, and takes no for an answer",
 }
 """Files that may use __file__, and why."""
