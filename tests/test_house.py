@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
 import re
 import shutil
@@ -248,3 +249,29 @@ def make_in_a_clone(
         text=True,
         check=False,
     )
+
+
+def test_everything_imported_is_asked_for() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    asked = list(project["dependencies"])
+    for name, extra in project["optional-dependencies"].items():
+        asked += extra if name != "dev" else []
+    asked_for = {canonical(re.split(r"[=<>~ ;\[]", line)[0]) for line in asked}
+    owners = importlib.metadata.packages_distributions()
+    strangers = set()
+    for name, tree in trees():
+        for module in imported(tree):
+            if module in sys.stdlib_module_names or module in PACKAGES:
+                continue
+            if not {canonical(owner) for owner in owners.get(module, [module])} & asked_for:
+                strangers.add(f"{name} imports {module}")
+    assert not strangers, "add their packages to pyproject.toml"
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Top-level names of the modules that a file imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
