@@ -1,0 +1,143 @@
+"""Reading whole small files from wherever they are: time-out, retries, a size limit."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from pipeline.files.storage import ALLOWED_PROTOCOLS
+
+Item = TypeVar("Item")
+
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
+"""Errors that another try does not cure."""
+_FIRST_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class FetchPolicy:
+    """How to read.
+
+    Attributes:
+        seconds: time-out of one try.
+        retries: further tries after a failed one; the pause before each doubles from 0.1 s.
+        threads: files read at once.
+    """
+
+    seconds: float = 60.0
+    retries: int = 3
+    threads: int = 16
+
+
+def fetch(uri: str, max_bytes: int, policy: FetchPolicy) -> bytes:
+    """Content of a file, at most ``max_bytes + 1`` bytes of it.
+
+    One byte more than allowed tells a file that is too long, whatever its length.
+
+    Args:
+        uri: a local path, or a URI whose protocol the storage layer allows.
+        max_bytes: limit.
+        policy: see there.
+
+    Raises:
+        ValueError: a protocol that is not allowed.
+        TimeoutError: no answer within the time-out, at every try.
+        OSError: it cannot be read, after all tries.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    for tries_left in range(policy.retries, -1, -1):
+        try:
+            return _within(policy.seconds, lambda: _read(uri, max_bytes + 1), uri)
+        except _FINAL:
+            raise
+        except Exception:  # clients of object stores have errors of their own
+            if tries_left == 0:
+                raise
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError("unreachable")
+
+
+def fetch_in_order(
+    items: Iterable[Item], read: Callable[[Item], bytes | memoryview], threads: int
+) -> Iterator[tuple[Item, bytes | memoryview | Exception]]:
+    """Read for items in parallel, deliver in their order; holds two results a thread at most.
+
+    Args:
+        items: consumed as room allows.
+        read: called in threads; what it raises is delivered in place of the content.
+        threads: calls at once.
+
+    Yields:
+        each item with its content or its error.
+    """
+    waiting: deque[tuple[Item, Future[bytes | memoryview]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(read, item)))
+                if len(waiting) >= 2 * threads:
+                    yield _outcome(*waiting.popleft())
+            while waiting:
+                yield _outcome(*waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _outcome(
+    item: Item, future: Future[bytes | memoryview]
+) -> tuple[Item, bytes | memoryview | Exception]:
+    try:
+        return item, future.result()
+    except Exception as error:  # any client library's errors; told to the user with the key
+        return item, error
+
+
+def _within(seconds: float, read: Callable[[], bytes], uri: str) -> bytes:
+    """Result of a call that may hang: a thread of its own is left behind when it does."""
+    answer: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put(read())
+        except BaseException as error:  # handed to the caller, who raises it
+            answer.put(error)
+
+    threading.Thread(target=run, daemon=True, name="fetch-try").start()
+    try:
+        result = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"{uri}: no answer within {seconds:g} s") from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _read(uri: str, size: int) -> bytes:
+    protocol, sign, _ = uri.partition("://")
+    if not sign or protocol in {"file", "local"}:
+        with Path(uri.removeprefix(f"{protocol}://") if sign else uri).open("rb") as handle:
+            return handle.read(size)
+    if protocol not in ALLOWED_PROTOCOLS or "::" in uri:
+        raise ValueError(f"{uri}: protocol {protocol!r}, expected {sorted(ALLOWED_PROTOCOLS)}.")
+    root = "/".join(uri.split("/", 3)[:3])
+    fs = _filesystem(root.replace("s3a://", "s3://", 1))
+    path = fs._strip_protocol(uri.replace("s3a://", "s3://", 1))
+    return cast(bytes, fs.cat_file(path, start=0, end=size))
+
+
+@functools.cache
+def _filesystem(root: str) -> AbstractFileSystem:
+    return fsspec.core.url_to_fs(root)[0]

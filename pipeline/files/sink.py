@@ -1,0 +1,101 @@
+"""Streaming a big file to its final name: it appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, cast
+
+from pipeline.files.storage import Storage, sync_folder
+
+FLUSH_BYTES = 1 << 20
+FLUSH_BUFFERS = 512
+"""Below IOV_MAX, which is 1024 on Linux."""
+
+
+class FileSink:
+    """A file that grows in order.
+
+    Locally the bytes go to a hidden temporary name, are synced, then renamed. On object stores they
+    are one upload to the final key, which the store shows when it is complete.
+    """
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        """Args:
+        storage: root.
+        name: final name below it.
+        """
+        self._pending: list[bytes | memoryview] = []
+        self._pending_bytes = 0
+        self._fd = -1
+        self._handle: IO[bytes] | None = None
+        if storage.is_local:
+            self._target = Path(storage.path(name))
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            unique = uuid.uuid4().hex
+            self._temporary = self._target.with_name(f".{self._target.name}.{unique}.tmp")
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        else:
+            self._handle = cast(IO[bytes], storage.fs.open(storage.path(name), "wb"))
+
+    def write(self, buffers: Iterable[bytes | memoryview]) -> None:
+        """Append buffers; they must not change until they are flushed, at commit if not before."""
+        for buffer in buffers:
+            if len(buffer):
+                self._pending.append(buffer)
+                self._pending_bytes += len(buffer)
+        if self._pending_bytes >= FLUSH_BYTES or len(self._pending) >= FLUSH_BUFFERS - 16:
+            self._flush()
+
+    def commit(self) -> None:
+        """Make the file complete, durable and visible."""
+        self._flush()
+        if self._handle is not None:
+            self._handle.close()
+            return
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._temporary.replace(self._target)
+        sync_folder(self._target.parent)
+
+    def abort(self) -> None:
+        """Leave nothing behind; nothing happens after a commit."""
+        self._pending.clear()
+        if self._handle is not None and not self._handle.closed:
+            self._discard(self._handle)
+            return
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._temporary.unlink(missing_ok=True)
+
+    def _discard(self, handle: IO[bytes]) -> None:
+        discard = getattr(handle, "discard", None)
+        if discard is not None:
+            with contextlib.suppress(OSError, NotImplementedError):
+                discard()
+        # fsspec's files complete their upload when they are collected, unless they are closed.
+        with contextlib.suppress(AttributeError):
+            handle.closed = True  # type: ignore[misc]
+
+    def _flush(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if self._handle is not None:
+            self._handle.write(b"".join(pending))
+            return
+        start = 0
+        while start < len(pending):
+            part = pending[start : start + FLUSH_BUFFERS]
+            written = os.writev(self._fd, part)
+            for done, buffer in enumerate(part):
+                if written < len(buffer):
+                    pending[start + done] = memoryview(buffer)[written:]
+                    start += done
+                    break
+                written -= len(buffer)
+            else:
+                start += len(part)
