@@ -8,6 +8,7 @@ _LABEL_ID = Column(
 )
 _LABEL_IDS = Column(name="label_ids", type="array<int>", doc="ascending without repeats", min=0)
 _SHARD_ID = Column(name="shard_id", type="int", doc="number of the shard, from 0", min=0)
+_WEIGHT = Column(name="weight", type="double", doc="expected copies of the image an epoch", min=0)
 _SHA256 = "hex SHA-256 of the file"
 
 LABEL_MAP = Table(
@@ -58,15 +59,20 @@ SAMPLES = Table(
     columns=(
         IMAGE_ID,
         _LABEL_IDS,
-        Column(name="weight", type="double", doc="expected copies an epoch", min=0),
+        _WEIGHT,
         Column(name="copies", type="int", doc="copies in the shards", min=1),
     ),
 )
 RESAMPLED_OUT = Table(
     name="resampled_out",
-    doc="Images whose number of copies is 0.",
+    doc="Images whose number of copies is 0; expected label counts need their weights too.",
     key=("image_id",),
-    columns=(IMAGE_ID, Column(name="reason", type="string", doc="resampled_out")),
+    columns=(
+        IMAGE_ID,
+        Column(name="reason", type="string", doc="resampled_out"),
+        _LABEL_IDS,
+        _WEIGHT,
+    ),
 )
 LABEL_FREQUENCIES = Table(
     name="label_frequencies",
@@ -97,6 +103,27 @@ RESAMPLING_REPORT = Table(
         Column(name="realised_after", type="bigint", doc="summed copies", min=0),
     ),
 )
+SAMPLING_POLICY = Table(
+    name="sampling_policy",
+    doc="How images were resampled; one row.",
+    key=("policy",),
+    layout="single",
+    columns=(
+        Column(name="policy", type="string", doc="name of the policy"),
+        Column(name="materialised", type="boolean", doc="copies are in the shards"),
+        Column(
+            name="threshold",
+            type="double",
+            doc="frequency t of the root policies, given or solved for",
+            nullable=True,
+            min=0,
+        ),
+        Column(name="cap", type="int", doc="images a label of `cap`", nullable=True, min=1),
+        Column(name="max_copies", type="int", doc="most copies of an image", min=1),
+        Column(name="seed", type="bigint", doc="seed of the copies"),
+        Column(name="num_images", type="bigint", doc="images before", min=0),
+    ),
+)
 SHARD_ASSIGNMENTS = Table(
     name="shard_assignments",
     doc="Where each sample stands.",
@@ -108,14 +135,33 @@ SHARD_ASSIGNMENTS = Table(
         IMAGE_ID,
         Column(name="copy_index", type="int", doc="number of the copy, from 0", min=0),
         _LABEL_IDS,
-        Column(name="weight", type="double", doc="expected copies of the image an epoch", min=0),
+        _WEIGHT,
         Column(name="sha256", type="string", doc="hex digest that the bytes must have"),
         Column(name="format", type="string", doc="jpeg, png or webp"),
+        Column(
+            name="num_bytes",
+            type="bigint",
+            doc="size that the bytes must have",
+            unit="bytes",
+            min=1,
+        ),
+    ),
+)
+SHARD_PLAN = Table(
+    name="shard_plan",
+    doc="How the samples were dealt to shards; one row.",
+    key=("seed",),
+    layout="single",
+    columns=(
+        Column(name="seed", type="bigint", doc="seed of the order"),
+        Column(name="samples_per_shard", type="int", doc="mean samples asked for", min=1),
+        Column(name="num_shards", type="int", doc="shards that follow", min=0),
+        Column(name="num_samples", type="bigint", doc="samples in all", min=0),
     ),
 )
 SHARDS = Table(
-    name="shards",
-    doc="Written shards.",
+    name="written_shards",
+    doc="Written shards: the lines of the release's manifest.",
     key=("shard_id",),
     columns=(
         _SHARD_ID,
@@ -125,6 +171,23 @@ SHARDS = Table(
         Column(name="sha256", type="string", doc=_SHA256),
         Column(name="index", type="string", doc="path of its member index in the release"),
         Column(name="index_sha256", type="string", doc=_SHA256),
+    ),
+)
+RELEASE_STATISTICS = Table(
+    name="release_statistics",
+    doc="Counts over the samples of a release.",
+    key=("kind", "value"),
+    layout="single",
+    columns=(
+        Column(name="kind", type="string", doc="licence, num_labels, source or suffix"),
+        Column(
+            name="value",
+            type="string",
+            doc="the value, empty for unknown; `(other)` beyond the 256 commonest of a shard",
+        ),
+        Column(name="num_images", type="bigint", doc="different images", min=0),
+        Column(name="num_samples", type="bigint", doc="images with their copies", min=0),
+        Column(name="num_bytes", type="bigint", doc="of the samples' images", unit="bytes", min=0),
     ),
 )
 SHARD_INDEX = Table(
@@ -154,7 +217,10 @@ DATASET = (
     RESAMPLED_OUT,
     LABEL_FREQUENCIES,
     RESAMPLING_REPORT,
+    SAMPLING_POLICY,
     SHARD_ASSIGNMENTS,
+    SHARD_PLAN,
     SHARDS,
+    RELEASE_STATISTICS,
     SHARD_INDEX,
 )

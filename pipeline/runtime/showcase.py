@@ -90,7 +90,7 @@ def _summary(console: Console, catalog: Catalog, storage: Storage, seconds: floa
     console.print()
     console.print(_grid(funnel_steps(catalog)))
     release = catalog.stages["write_release"]
-    shards = release.tables["shards"]
+    shards = release.tables["written_shards"]
     megabytes = shards.totals["num_bytes"] / 1e6
     place = f"{storage.uri}/{shards.path.rsplit('/', 1)[0]}"
     console.print(f"release   {place}")
