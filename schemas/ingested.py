@@ -161,6 +161,7 @@ BLOCKED_IMAGES = Table(
 REJECTED_IMAGES = rejected("images")
 REJECTED_TERMS = rejected("terms", "single")
 REJECTED_ANNOTATIONS = rejected("annotations")
+REJECTED_ANNOTATED_IMAGES = rejected("annotated_images")
 REJECTED_IMAGE_EMBEDDINGS = rejected("image_embeddings")
 REJECTED_TEXT_EMBEDDINGS = rejected("text_embeddings", "single")
 REJECTED_INTEREST_SEEDS = rejected("interest_seeds", "single")
@@ -186,6 +187,7 @@ INGESTED = (
     REJECTED_IMAGES,
     REJECTED_TERMS,
     REJECTED_ANNOTATIONS,
+    REJECTED_ANNOTATED_IMAGES,
     REJECTED_IMAGE_EMBEDDINGS,
     REJECTED_TEXT_EMBEDDINGS,
     REJECTED_INTEREST_SEEDS,

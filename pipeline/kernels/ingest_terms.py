@@ -146,7 +146,7 @@ def check_interests(table: pa.Table, key: str, taxonomy: Iterable[str]) -> Check
 
     Returns:
         ``valid``: key, l1_interests list<string> ascending without repeats, ascending by key.
-        ``rejected``: one row a bad input row; an interest given twice is no fault.
+        ``rejected``: one row an input row that gave nothing; an interest given again is ``merged``.
     """
     checker = RowChecker(table.select([key, "l1_interest"]), key, "l1_interest")
     if pa.types.is_integer(checker.column(key).type):
@@ -165,6 +165,7 @@ def check_interests(table: pa.Table, key: str, taxonomy: Iterable[str]) -> Check
     if key == "text":
         columns[key] = _normalised(checker, key)
     done = checker.finish(columns)
+    _reject_repeats(checker, columns.get(key, checker.column(key)), columns["l1_interest"])
     pairs = (
         done.valid.group_by([key, "l1_interest"])
         .aggregate([])
@@ -174,15 +175,32 @@ def check_interests(table: pa.Table, key: str, taxonomy: Iterable[str]) -> Check
     if not pa.types.is_integer(keys.type):
         keys = keys.cast(pa.string())
     return Checked(
-        _as_lists(keys, one_array(pairs["l1_interest"]), key, "l1_interests"), done.rejected
+        _as_lists(keys, one_array(pairs["l1_interest"]), key, "l1_interests"), checker.rejected()
     )
+
+
+def _reject_repeats(checker: RowChecker, *columns: pa.Array) -> None:
+    """Set rows aside as merged that repeat the values of a row that stands."""
+    rows = np.flatnonzero(checker.ok)
+    code = np.zeros(len(rows), np.int64)
+    for column in columns:
+        encoded = column.take(pa.array(rows)).dictionary_encode()
+        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        merged = code * (len(encoded.dictionary) + 1) + indices
+        code = np.unique(merged, return_inverse=True)[1].astype(np.int64)
+    repeats = np.ones(len(rows), bool)
+    repeats[np.unique(code, return_index=True)[1]] = False
+    mask = np.zeros(checker.table.num_rows, bool)
+    mask[rows[repeats]] = True
+    checker.reject(mask, RowReason.MERGED)
 
 
 def check_interactions(table: pa.Table, taxonomy: Iterable[str]) -> Checked:
     """Interaction counts (image_id, l1_interest, count), one list an image; repeats are added up.
 
     Returns:
-        ``valid``: `image_interactions`, ascending by image_id.
+        ``valid``: `image_interactions`, ascending by image_id. ``rejected``: one row an input row
+        that is not an item of its own; counts that were added to another row are ``merged``.
     """
     checker = RowChecker(
         table.select(["image_id", "l1_interest", "count"]), "image_id", "l1_interest"
@@ -199,13 +217,14 @@ def check_interactions(table: pa.Table, taxonomy: Iterable[str]) -> Checked:
     checker.reject(found < 0, RowReason.UNKNOWN_INTEREST, lambda r: given[r].as_py())
     interest = pa.array(names, pa.string()).take(pa.array(np.maximum(found, 0)))
     done = checker.finish({"l1_interest": interest, "count": pa.array(count, pa.int64())})
+    _reject_repeats(checker, checker.column("image_id"), interest)
     sums = done.valid.group_by(["image_id", "l1_interest"]).aggregate([("count", "sum")])
     sums = sums.sort_by([("image_id", "ascending"), ("l1_interest", "ascending")])
     items = pa.StructArray.from_arrays(
         [one_array(sums["l1_interest"]), one_array(sums["count_sum"])], ["l1_interest", "count"]
     )
     keys = one_array(sums["image_id"]).cast(pa.string())
-    return Checked(_as_lists(keys, items, "image_id", "interactions"), done.rejected)
+    return Checked(_as_lists(keys, items, "image_id", "interactions"), checker.rejected())
 
 
 def check_blocked(table: pa.Table) -> Checked:

@@ -22,7 +22,7 @@ def settle(
         inputs: input table -> manifest; sources are not in it.
         outputs: output table -> manifest, as read back.
         counts: counts of the kernel.
-        source_rows: counts a ``source_*`` table.
+        source_rows: evaluates a measure of a ``source_*`` table.
 
     Returns:
         one line a rule.
@@ -31,7 +31,7 @@ def settle(
     def measure(name: str) -> int:
         table, _, column = name.partition(".")
         if table.startswith("source_"):
-            return source_rows(table)
+            return source_rows(name)
         manifest = outputs.get(table) or inputs.get(table)
         if manifest is None:
             return 0

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from pipeline.config.run import RunConfig
 from pipeline.files.storage import Storage
@@ -29,10 +30,10 @@ from pipeline.runtime.manifest import (
     publish,
 )
 from pipeline.runtime.planning import SOURCE, PlannedStage
-from pipeline.runtime.reader import read_table
+from pipeline.runtime.reader import PublishedTable, read_table
 from pipeline.runtime.relational import read_frame, run_relational
 from pipeline.runtime.sources import num_rows, read_source, source_of
-from pipeline.stages.stage import RelationalStage
+from pipeline.stages.stage import RelationalStage, SmallTable
 from schemas import ALL
 from schemas.contract import Table
 
@@ -109,8 +110,10 @@ class Lifecycle:
     ) -> tuple[dict[str, list[FileStats]], dict[str, int]]:
         stage, num_buckets = planned.stage, self._config.runtime.num_buckets
         if isinstance(stage, RelationalStage):
-            frames = {t.name: self._frame(t, planned, inputs) for t in stage.inputs}
-            args = (planned.params, self._storage, folder, frames, num_buckets)
+            given: dict[str, DataFrame | SmallTable | None] = {}
+            given |= {t.name: self._frame(t, planned, inputs) for t in stage.inputs}
+            given |= {t.name: self._small(t, inputs) for t in stage.broadcast}
+            args = (planned.params, self._storage, folder, given, num_buckets)
             return run_relational(self._spark, stage, *args), {}
         if all(t.layout == "single" for t in stage.aligned):
             num_buckets = 1
@@ -146,14 +149,26 @@ class Lifecycle:
         assert manifest is not None
         return read_frame(self._spark, self._storage, table, manifest)
 
-    def _source_rows(self, name: str) -> int:
+    def _small(
+        self, table: Table, inputs: Mapping[str, TableManifest | None]
+    ) -> SmallTable | None:
+        manifest = inputs[table.name]
+        return None if manifest is None else PublishedTable(self._storage, manifest, table)
+
+    def _source_rows(self, measure: str) -> int:
+        name, _, column = measure.partition(".")
         source = source_of(self._config.inputs, ALL[name])
         if source is None:
             return 0
-        known = num_rows(source, self._storage)
+        known = None if column else num_rows(source, self._storage)
         if known is not None:
             return known
-        return read_source(self._spark, source, ALL[name], self._storage).count()
+        rows = read_source(self._spark, source, ALL[name], self._storage)
+        if not column:
+            return rows.count()
+        # A null list has no items; size() of null is null in ANSI mode, which sum skips.
+        total = rows.agg(F.sum(F.size(F.col(column)))).collect()[0][0]
+        return int(total or 0)
 
     def _collect(self, table: Table, folder: str, files: Sequence[FileStats]) -> TableManifest:
         totals: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,10 @@ import pyarrow.parquet as pq
 from pipeline.files.storage import Storage
 from pipeline.runtime.manifest import TableManifest
 from schemas.contract import Table
+
+MAX_SMALL_TABLES = 4
+_SMALL: dict[str, pa.Table] = {}
+"""Small tables by their folder, in this process."""
 
 SLICE_BYTES = 256 << 20
 """A slice of a table is cut at this size too, so that rows with image bytes stay in memory."""
@@ -35,6 +40,31 @@ def read_table(
         empty = contract.empty()
         return empty.select(columns) if columns else empty
     return pa.concat_tables(parts, promote_options="permissive")
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A small published table that tasks read for themselves; see ``SmallTable``.
+
+    Attributes:
+        storage: root.
+        manifest: of the table.
+        contract: of the table.
+    """
+
+    storage: Storage
+    manifest: TableManifest
+    contract: Table
+
+    def read(self) -> pa.Table:
+        """All rows by key; the last few tables stay in memory."""
+        key = f"{self.storage.uri}/{self.manifest.path}"
+        if key not in _SMALL:
+            if len(_SMALL) >= MAX_SMALL_TABLES:
+                _SMALL.pop(next(iter(_SMALL)))
+            rows = read_table(self.storage, self.manifest, self.contract)
+            _SMALL[key] = rows.sort_by([(k, "ascending") for k in self.contract.key])
+        return _SMALL[key]
 
 
 def read_part(storage: Storage, path: str, columns: list[str] | None = None) -> pa.Table:

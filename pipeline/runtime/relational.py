@@ -14,7 +14,7 @@ from pipeline.config.base import Params
 from pipeline.files.storage import Storage
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.writer import PartWriter
-from pipeline.stages.stage import RelationalStage
+from pipeline.stages.stage import RelationalStage, SmallTable
 from schemas.contract import Table
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def run_relational(
     params: Params,
     storage: Storage,
     folder: str,
-    inputs: Mapping[str, DataFrame | None],
+    inputs: Mapping[str, DataFrame | SmallTable | None],
     num_buckets: int,
 ) -> dict[str, list[FileStats]]:
     """Build the stage's plan and write every output.

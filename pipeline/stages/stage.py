@@ -43,6 +43,14 @@ class StageContext(Protocol):
         ...
 
 
+class SmallTable(Protocol):
+    """A small input table, to be read whole by the tasks that need it; picklable."""
+
+    def read(self) -> pa.Table:
+        """All rows, by key; kept in memory for the next call in the same process."""
+        ...
+
+
 @dataclass(frozen=True)
 class LedgerRule:
     """Conservation law of one stage: rows in = rows out + dropped, by reason.
@@ -89,6 +97,7 @@ class RelationalStage:
         params: its parameter model.
         inputs: tables read; the arguments of ``fn`` carry their names.
         outputs: tables written.
+        broadcast: small inputs that ``fn`` gets as a ``SmallTable`` instead of a DataFrame.
         optional: inputs that may be absent; ``fn`` gets None.
         section: section of the configuration, if not the stage's name.
         folder: folder below the root, if not the stage's name.
@@ -104,6 +113,7 @@ class RelationalStage:
     params: type[Params]
     inputs: tuple[Table, ...]
     outputs: tuple[Table, ...]
+    broadcast: tuple[Table, ...] = ()
     optional: tuple[Table, ...] = ()
     section: str = ""
     folder: str = ""
@@ -114,7 +124,7 @@ class RelationalStage:
     @property
     def reads(self) -> tuple[Table, ...]:
         """Every table this stage reads."""
-        return self.inputs
+        return self.inputs + self.broadcast
 
 
 @dataclass(frozen=True, kw_only=True)

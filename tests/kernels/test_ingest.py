@@ -114,12 +114,16 @@ def test_nested_annotations_by_hand() -> None:
     assert rows["a"] == [{"term_id": 0, "score": 0.25}, {"term_id": 3, "score": 0.75}]
     assert rows["b"] == [{"term_id": 0, "score": 1.0}]
     assert set(rows) == {"a", "b", "c"}
+    bad_rows = sorted((r["row_key"], r["reason"]) for r in got.rejected_rows.to_pylist())
+    assert bad_rows == [("", "empty_key"), ("c", "duplicate_key"), ("d", "null_value")]
+    of_c = rows["c"][0]["term_id"]
     assert reasons(got) == [
-        ("", "empty_key"), ("a/3", "duplicate_annotation"), ("b/-1", "unknown_term"),
+        ("/1", "bad_image_row"), ("a/3", "duplicate_annotation"), ("b/-1", "unknown_term"),
         ("b/0", "score_not_finite"), ("b/1", "score_not_finite"), ("b/2", "unknown_term"),
-        ("b/3", "score_out_of_range"), ("b/9", "unknown_term"), ("c", "duplicate_key"),
-        ("d", "null_value"),
+        ("b/3", "score_out_of_range"), ("b/9", "unknown_term"), (f"c/{1 - of_c}", "bad_image_row"),
     ]  # fmt: skip
+    items_in = sum(map(len, filter(None, table["annotations"].to_pylist())))
+    assert items_in == sum(map(len, rows.values())) + got.rejected.num_rows
 
 
 TERMS = pa.table(

@@ -98,7 +98,8 @@ def test_interests_by_hand() -> None:
         {"image_id": "b", "l1_interests": ["Vehicles"]},
     ]
     assert reasons(got) == [
-        ("/Animals", "empty_key"), ("c/?", "unknown_interest"), ("d/", "null_value"),
+        ("/Animals", "empty_key"), ("a/Animals", "merged"), ("c/?", "unknown_interest"),
+        ("d/", "null_value"),
     ]  # fmt: skip
     by_text = check_interests(table.rename_columns(["text", "l1_interest"]), "text", TAXONOMY)
     assert by_text.valid["text"].to_pylist() == ["a", "b"]
@@ -125,7 +126,9 @@ def test_interactions_add_up() -> None:
             ],
         }
     ]
-    assert reasons(got) == [("b/Animals", "negative_count"), ("b/Boats", "unknown_interest")]
+    assert reasons(got) == [
+        ("a/vehicles", "merged"), ("b/Animals", "negative_count"), ("b/Boats", "unknown_interest"),
+    ]  # fmt: skip
 
 
 def test_block_list_by_hand() -> None:
