@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -119,7 +120,10 @@ def test_zip_runs_on_a_local_cluster_from_an_empty_directory(tmp_path: Path) -> 
     job = tmp_path / "probe.py"
     job.write_text(PROBE)
     (tmp_path / "empty").mkdir()
+    before = set(worker_folders())
     done = submit("local-cluster[2,1,1024]", package, job, tmp_path / "empty")
+    for folder in set(worker_folders()) - before:
+        shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "app.zip/pipeline/__init__.py" in done.stdout
 
@@ -134,6 +138,13 @@ def test_missing_zip_is_one_sentence(tmp_path: Path, repository: Path) -> None:
     told = done.stdout + done.stderr  # spark-submit sends the driver's errors to its output
     assert "gone.zip, which does not exist: build it with `make dist`." in told
     assert "Traceback" not in told
+
+
+def worker_folders() -> list[Path]:
+    """Where the workers of a local-cluster unpack code: always SPARK_HOME/work."""
+    import pyspark
+
+    return list((Path(pyspark.__file__).parent / "work").glob("app-*"))
 
 
 def submit(
