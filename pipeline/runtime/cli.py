@@ -74,11 +74,13 @@ def _run_one(stage: Stage, options: argparse.Namespace) -> None:
     config = load_options(options)
     storage = open_storage(config.root)
     chain = build_chain(config)
-    if stage.name not in {s.name for s in chain}:
+    own = {s.name: s for s in chain}
+    if stage.name not in own:
         raise UserError(
             f"{stage.name} is not part of this configuration: its inputs are not given, or another "
             f"stage makes its tables. Stages: {', '.join(s.name for s in chain)}."
         )
+    stage = own[stage.name]  # the form that this configuration's inputs need
     published = published_tables(storage, chain)
     versions = source_versions(config, storage) | {n: m.version for n, m in published.items()}
     planned = plan_stage(stage, config, storage, versions)

@@ -1,8 +1,8 @@
 """Images with a valid, unique identifier and a place or bytes (SPEC I1, I2).
 
 Cost at 1.329 billion images: one shuffle by image_id to find doubled identifiers, one to the
-aligned layout. Text and uri are about 0.5 TB; where the table carries bytes they travel too (40 TB),
-so give uris at that size.
+aligned layout. Text and uri are about 0.5 TB; where the table carries bytes they travel too
+(40 TB), so give uris at that size.
 """
 
 from __future__ import annotations

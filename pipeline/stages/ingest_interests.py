@@ -41,7 +41,6 @@ from schemas.inputs import (
 )
 from schemas.labels import IMAGE_INTERESTS, TERM_INTERESTS
 
-
 StageFunction = Callable[..., Mapping[str, DataFrame]]
 
 
@@ -159,12 +158,6 @@ def _rule(name: str, out: str) -> LedgerRule:
 
 def _stage(
     fn: StageFunction, source: Table, valid: Table, rejected: Table, out: str
-) -> RelationalStage:
-    fn: Callable[..., Mapping[str, DataFrame]],
-    source: Table,
-    valid: Table,
-    rejected: Table,
-    out: str,
 ) -> RelationalStage:
     name = source.name.removeprefix("source_")
     return RelationalStage(
