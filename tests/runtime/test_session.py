@@ -121,7 +121,7 @@ def test_zip_runs_on_a_local_cluster_from_an_empty_directory(tmp_path: Path) -> 
     job.write_text(PROBE)
     (tmp_path / "empty").mkdir()
     before = set(worker_folders())
-    done = submit("local-cluster[2,1,1024]", package, job, tmp_path / "empty")
+    done = submit("local-cluster[1,1,1024]", package, job, tmp_path / "empty")
     for folder in set(worker_folders()) - before:
         shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode == 0, done.stderr[-3000:]
