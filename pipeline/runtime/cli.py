@@ -21,10 +21,9 @@ from pipeline.runtime.planning import (
     published_tables,
 )
 from pipeline.runtime.progress import Progress
-from pipeline.runtime.sources import identity, source_of
+from pipeline.runtime.sources import source_versions
 from pipeline.stages.chain import build_chain
 from pipeline.stages.stage import Stage
-from schemas.inputs import SOURCES
 
 
 def parse(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,18 +55,9 @@ def run_pipeline() -> None:
 def run_chain(config: RunConfig, force: bool = False) -> None:
     """Bring every stage of a configuration up to date; opens no session when all are current."""
     storage = open_storage(config.root)
-    planned = plan_chain(build_chain(config), config, storage, source_versions(config, storage))
+    versions = source_versions(config.inputs, storage)
+    planned = plan_chain(build_chain(config), config, storage, versions)
     _run(planned, config, storage, force)
-
-
-def source_versions(config: RunConfig, storage: Storage) -> dict[str, str]:
-    """``source_*`` table -> content identity, of the configured inputs."""
-    versions = {}
-    for table in SOURCES:
-        source = source_of(config.inputs, table)
-        if source is not None:
-            versions[table.name] = identity(source, storage)
-    return versions
 
 
 def _run_one(stage: Stage, options: argparse.Namespace) -> None:
@@ -82,7 +72,8 @@ def _run_one(stage: Stage, options: argparse.Namespace) -> None:
         )
     stage = own[stage.name]  # the form that this configuration's inputs need
     published = published_tables(storage, chain)
-    versions = source_versions(config, storage) | {n: m.version for n, m in published.items()}
+    versions = source_versions(config.inputs, storage)
+    versions |= {name: manifest.version for name, manifest in published.items()}
     planned = plan_stage(stage, config, storage, versions)
     _run([planned], config, storage, options.force)
 

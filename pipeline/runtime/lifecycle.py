@@ -149,9 +149,7 @@ class Lifecycle:
         assert manifest is not None
         return read_frame(self._spark, self._storage, table, manifest)
 
-    def _small(
-        self, table: Table, inputs: Mapping[str, TableManifest | None]
-    ) -> SmallTable | None:
+    def _small(self, table: Table, inputs: Mapping[str, TableManifest | None]) -> SmallTable | None:
         manifest = inputs[table.name]
         return None if manifest is None else PublishedTable(self._storage, manifest, table)
 

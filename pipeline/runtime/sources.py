@@ -21,6 +21,7 @@ from pipeline.config.inputs import Inputs, Source
 from pipeline.files.storage import Storage, open_storage
 from pipeline.runtime.relational import spark_path
 from schemas.contract import Column, Table
+from schemas.inputs import SOURCES
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,16 @@ def identity(source: Source, root: Storage) -> str:
         digest.update(f"{name.rsplit('/', 1)[-1]}:{size}:".encode())
         digest.update(storage.read_bytes(name) if is_small else _footer(storage, name, size))
     return digest.hexdigest()[:16]
+
+
+def source_versions(inputs: Inputs, root: Storage) -> dict[str, str]:
+    """``source_*`` table -> content identity, of the configured inputs."""
+    versions = {}
+    for table in SOURCES:
+        source = source_of(inputs, table)
+        if source is not None:
+            versions[table.name] = identity(source, root)
+    return versions
 
 
 def local_path(path: str, root: Storage) -> str:
@@ -114,22 +125,6 @@ def read_source(spark: SparkSession, source: Source, table: Table, root: Storage
             "contract: schemas/inputs.py."
         )
     return df.select(*[_select(c, found) for c in table.columns])
-
-
-def check_sources(inputs: Inputs, tables: Mapping[str, Table]) -> None:
-    """Refuse a run whose stages need an input that is not configured.
-
-    Raises:
-        ValueError: naming every missing input.
-    """
-    missing = [
-        name.removeprefix("source_") for name, t in tables.items() if source_of(inputs, t) is None
-    ]
-    if missing:
-        raise ValueError(
-            f"inputs: {missing} are not given. Set inputs.<name>.path in the preset or with "
-            "--set inputs.<name>.path=...; contracts: schemas/TABLES.md."
-        )
 
 
 def _breach(column: Column, found: Mapping[str, T.DataType], file_format: str) -> str | None:

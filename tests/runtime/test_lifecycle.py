@@ -15,10 +15,10 @@ from pipeline.config.run import RunConfig
 from pipeline.config.runtime import RuntimeParams
 from pipeline.files.storage import open_storage
 from pipeline.kernels.vectors import from_matrix, to_matrix
-from pipeline.runtime.cli import source_versions
 from pipeline.runtime.lifecycle import Lifecycle
 from pipeline.runtime.planning import plan_chain, plan_stage, published_tables
 from pipeline.runtime.reader import read_table
+from pipeline.runtime.sources import source_versions
 from pipeline.stages.stage import BatchResult, BatchwiseStage, LedgerRule, RelationalStage
 from schemas.contract import Column, Table
 from schemas.ingested import IMAGE_EMBEDDINGS, IMAGE_ID
@@ -119,7 +119,7 @@ def config_of(tmp_path, num_buckets=3):
 
 def run_chain(spark, config, chain=CHAIN):
     storage = open_storage(config.root)
-    planned = plan_chain(chain, config, storage, source_versions(config, storage))
+    planned = plan_chain(chain, config, storage, source_versions(config.inputs, storage))
     lifecycle = Lifecycle(spark, config, storage, published_tables(storage, chain))
     return storage, [lifecycle.run(p) for p in planned if p.current is None]
 
