@@ -8,21 +8,17 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipeline.config.dataset import ResampleImagesParams
+from pipeline.config.dataset import FreezeLabelsParams
 from pipeline.kernels.rarest import rarest_labels
 from pipeline.stages.label_sums import flat_labels, sum_by_label
 from pipeline.stages.stage import LedgerRule, RelationalStage, SmallTable, StageContext
 from schemas.dataset import LABEL_FREQUENCIES, LABEL_MAP, TRAINING_IMAGES
 
 
-class CountLabelsParams(ResampleImagesParams):
-    """Counting has no parameters of its own."""
-
-
 def count_labels(
     training_images: DataFrame,
     label_map: SmallTable,
-    params: ResampleImagesParams,
+    params: FreezeLabelsParams,
     ctx: StageContext,
 ) -> dict[str, DataFrame]:
     """How many images carry each label, and of how many it is the rarest one.
@@ -61,8 +57,8 @@ STAGE = RelationalStage(
     name="count_labels",
     version=1,
     fn=count_labels,
-    params=ResampleImagesParams,
-    section="resample_images",
+    params=FreezeLabelsParams,
+    section="freeze_labels",
     inputs=(TRAINING_IMAGES,),
     broadcast=(LABEL_MAP,),
     outputs=(LABEL_FREQUENCIES,),

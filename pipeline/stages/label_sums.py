@@ -1,4 +1,4 @@
-"""Sums by label in one narrow pass: integers added up in each task, then a shuffle of label rows."""
+"""Sums by label in one narrow pass: each task adds integers up, then label rows are shuffled."""
 
 from __future__ import annotations
 
