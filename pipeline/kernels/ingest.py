@@ -114,7 +114,8 @@ def check_annotations_nested(table: pa.Table, is_known: NDArray[np.bool_]) -> Ch
 
 def _items_of(bad: pa.Table) -> pa.Table:
     """One rejected row for each item of a bad image row."""
-    lists, ids = one_array(bad["annotations"]), one_array(bad["image_id"]).to_pylist()
+    lists = one_array(bad["annotations"])
+    ids = one_array(bad["image_id"]).cast(pa.large_binary()).to_pylist()  # may not be UTF-8
     parents = np.asarray(pc.list_parent_indices(lists)).tolist()
     terms = pc.struct_field(lists.flatten(), "term_id").to_pylist()
     keys = [f"{as_text(ids[i])}/{as_text(t)}" for i, t in zip(parents, terms, strict=True)]
