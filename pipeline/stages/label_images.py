@@ -1,7 +1,9 @@
 """Labels of images: visual terms to clusters, clusters restricted to the image's interests.
 
-Cost at 1.329 billion images: one narrow pass over three aligned tables (about 100 GB), no shuffle; the
-dictionary and cluster maps (some 4 MB) in every worker. Source: paper section 3.2.1; SPEC M1-M3.
+Cost at 1.329 billion images: one narrow pass over three aligned tables (about 100 GB), no shuffle;
+the dictionary and cluster maps (some 4 MB) in every worker.
+
+Source: paper section 3.2.1; SPEC M1-M3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Annotation selection (paper section 3.2.1; SPEC S1-S3).
 
-Cost at 1.329 billion images: one narrow pass over 13 billion annotations (about 90 GB), no shuffle; the
-dictionary's flat arrays (2 MB for 218,879 terms) in every worker.
+Cost at 1.329 billion images: one narrow pass over 13 billion annotations (about 90 GB), no shuffle;
+the dictionary's flat arrays (2 MB for 218,879 terms) in every worker.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def select_visual_terms(
     params: SelectVisualTermsParams,
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
-    """Keep canonical, non-sensitive terms whose concreteness, or its bound, reaches the boundary."""
+    """Keep canonical, non-sensitive terms whose concreteness (or bound) reaches the boundary."""
     del ctx
     scored = terms.join(term_concreteness, on="term_id", how="left")
     measure = F.col("wilson_lower" if params.use_lower_bound else "concreteness")

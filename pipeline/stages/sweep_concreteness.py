@@ -26,7 +26,7 @@ def sweep_concreteness(
     params: SweepConcretenessParams,
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
-    """Count terms, annotations and images at or above each boundary; unscored terms count nowhere."""
+    """Count terms, annotations and images at or above each boundary; unscored terms never do."""
     del ctx
     boundaries = np.unique(np.asarray(params.boundaries, np.float32))
 
