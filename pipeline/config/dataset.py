@@ -45,13 +45,17 @@ class AssignShardsParams(Params):
 
 
 class WriteReleaseParams(Params):
-    """Parameters of `write_release` (SPEC W1-W5)."""
+    """Parameters of `write_release` (SPEC W1-W5).
 
-    read_seconds: float = Field(60.0, gt=0)
+    None of them changes what is written, so they are no part of the release's version: a run that
+    timed out goes on with more patience where it stopped.
+    """
+
+    read_seconds: float = Field(60.0, gt=0, exclude=True)
     """Time-out of reading one image from its uri."""
-    read_retries: int = Field(3, ge=0)
+    read_retries: int = Field(3, ge=0, exclude=True)
     """Further tries after a failed read."""
-    read_threads: int = Field(16, ge=1)
+    read_threads: int = Field(16, ge=1, exclude=True)
     """Images read at once by a task, where they stand in files."""
 
 

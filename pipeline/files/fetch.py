@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from fsspec.spec import AbstractFileSystem
 from pipeline.files.storage import ALLOWED_PROTOCOLS
 
 Item = TypeVar("Item")
+Content = bytes | memoryview
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 """Errors that another try does not cure."""
@@ -70,22 +71,32 @@ def fetch(uri: str, max_bytes: int, policy: FetchPolicy) -> bytes:
 
 
 def fetch_in_order(
-    items: Iterable[Item], read: Callable[[Item], bytes | memoryview], threads: int
-) -> Iterator[tuple[Item, bytes | memoryview | Exception]]:
+    items: Iterable[Item],
+    at_hand: Callable[[Item], Content | None],
+    read: Callable[[Item], Content],
+    threads: int,
+) -> Generator[tuple[Item, Content | Exception]]:
     """Read for items in parallel, deliver in their order; holds two results a thread at most.
 
     Args:
         items: consumed as room allows.
+        at_hand: content that need not be read, None where it must be.
         read: called in threads; what it raises is delivered in place of the content.
         threads: calls at once.
 
     Yields:
         each item with its content or its error.
     """
-    waiting: deque[tuple[Item, Future[bytes | memoryview]]] = deque()
+    waiting: deque[tuple[Item, Future[Content]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
         try:
             for item in items:
+                content = at_hand(item)
+                if content is not None:
+                    while waiting:
+                        yield _outcome(*waiting.popleft())
+                    yield item, content
+                    continue
                 waiting.append((item, pool.submit(read, item)))
                 if len(waiting) >= 2 * threads:
                     yield _outcome(*waiting.popleft())
@@ -96,9 +107,7 @@ def fetch_in_order(
                 future.cancel()
 
 
-def _outcome(
-    item: Item, future: Future[bytes | memoryview]
-) -> tuple[Item, bytes | memoryview | Exception]:
+def _outcome(item: Item, future: Future[Content]) -> tuple[Item, Content | Exception]:
     try:
         return item, future.result()
     except Exception as error:  # any client library's errors; told to the user with the key
