@@ -153,7 +153,7 @@ def match_terms(batch: pa.Table, lexicon: Lexicon) -> Candidates:
     start, length, term = _walk(stream, lexicon)
     is_free = ~_is_covered(start, length, len(stream.word))
     segment = stream.segment[start]
-    is_exact = (start == stream.first[segment]) & (length == stream.length[segment])
+    is_exact = length == stream.length[segment]
     bit = (1 << stream.field_of[segment]).astype(np.uint8)
     row = stream.row_of[segment]
     width = np.int64(max(len(lexicon.num_words_of), 1))

@@ -122,7 +122,7 @@ def test_nested_form_finds_its_corrupt_rows_too(large: PlantedWorld) -> None:
 
 
 def test_long_and_nested_say_the_same(tmp_path: Path) -> None:
-    both = generate(tmp_path, 200, seed=4, options=WorldOptions(annotations="both"))
+    both = generate(tmp_path, 2000, 200, 4, False, WorldOptions(annotations="both"))
     terms = check_terms(both.read("terms")).valid
     long = check_annotations_long(both.read("annotations_long"), TermIndex(terms, "en"))
     nested = check_annotations_nested(both.read("annotations_nested"), np.ones(200, bool))

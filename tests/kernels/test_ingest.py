@@ -17,7 +17,7 @@ from pipeline.kernels.ingest import (
     embedding_lengths,
     most_common_length,
 )
-from pipeline.kernels.row_checks import Checked, content_hash
+from pipeline.kernels.row_checks import Checked, content_hash, one_array
 from pipeline.kernels.vectors import to_matrix
 from schemas.ingested import IMAGES
 
@@ -190,6 +190,12 @@ def test_no_annotation_is_lost_and_order_does_not_matter(
     for image, term, score in rows:
         if image and term != "elk" and 0 <= score <= 1:
             best[image, term] = max(score, best.get((image, term), 0.0))
+    stored = {
+        (r["image_id"], TERMS["text"][a["term_id"]].as_py()): a["score"]
+        for r in got.valid.to_pylist()
+        for a in r["annotations"]
+    }
+    assert stored == best
     assert kept == len(best)
     shuffled = list(rows)
     random.shuffle(shuffled)
@@ -228,6 +234,7 @@ def test_numbers_inside_a_list_may_be_null() -> None:
 
 
 def test_empty_tables_pass() -> None:
+    assert one_array(pa.chunked_array([], pa.string())).type == pa.string()
     empty = pa.table({"image_id": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
     assert check_images(empty).valid.num_rows == 0
     no_items = pa.table({"image_id": pa.array([], pa.string()), "annotations": nested([])})

@@ -49,26 +49,27 @@ def test_terms_by_hand() -> None:
             (34, b"ring", "en", 35, False),
             (35, b"rong", "en", 34, False),
             (36, b"flagless", "en", 36, None),
-            (40, b"twice", "en", 40, False),
-            (40, b"twice", "en", 40, True),
+            *((40 + i, b"twice %d" % i, "en", 40 + i, False) for i in range(4)),
+            *((40 + i, b"twice %d" % i, "en", 40 + i, True) for i in range(4)),
         ),
         sensitive=["NSFW"],
     )
     rows = {r["term_id"]: r for r in got.valid.to_pylist()}
     canonical = {t: r["canonical_term_id"] for t, r in rows.items()}
     assert canonical == {
-        5: 10, 6: 10, 7: 7, 8: 7, 9: 7, 10: 10, 11: 11, 20: 20, 21: 21, 22: 21, 23: 23, 40: 40,
+        5: 10, 6: 10, 7: 7, 8: 7, 9: 7, 10: 10, 11: 11, 20: 20, 21: 21, 22: 21, 23: 23,
+        40: 40, 41: 41, 42: 42, 43: 43,
     }  # fmt: skip
     assert rows[10]["text"] == "golden retriever"
     assert {r["language"] for r in rows.values()} == {"en", "fr"}
-    # 40 is flagged by one of its two rows: whichever stays, the flag holds
-    assert [t for t, r in rows.items() if r["is_sensitive"]] == [20, 21, 22, 23, 40]
+    # 40 to 43 are flagged by one of their two rows: whichever stays, the flag holds
+    assert [t for t, r in rows.items() if r["is_sensitive"]] == [20, 21, 22, 23, 40, 41, 42, 43]
     assert got.valid["term_id"].to_pylist() == sorted(rows)
     assert reasons(got) == [
         ("-1", "id_out_of_range"), ("134217728", "id_out_of_range"), ("30", "bad_utf8"),
         ("31", "empty_text"), ("32", "unknown_canonical_term"), ("33", "unknown_canonical_term"),
         ("34", "alias_cycle"), ("35", "alias_cycle"), ("36", "null_value"),
-        ("40", "duplicate_key"),
+        *((str(40 + i), "duplicate_key") for i in range(4)),
     ]  # fmt: skip
 
 
