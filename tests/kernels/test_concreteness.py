@@ -157,6 +157,17 @@ def test_hidden_activations_of_one_probe_are_the_same_bits_in_any_company():
     assert torch.all(full.w_BDH[:, :, 10:] == 0)  # units that pad to 16 lanes stay dead
 
 
+def test_a_lone_probe_never_takes_the_path_of_a_single_matrix(monkeypatch):
+    """torch multiplies a stack of one by another routine, which rounds otherwise."""
+    owner, ids, x, pool = mixed_support()
+    sizes = []
+    real = kernel.train_mlps
+    monkeypatch.setattr(kernel, "train_mlps", lambda x, *a: sizes.append(len(x)) or real(x, *a))
+    alone = replace(SETTINGS, terms_per_batch=1, epochs=1)
+    score_terms(np.arange(9), owner, ids, x, pool, alone)
+    assert sizes == [2] * 20  # 5 plain splits and 3 x 5 folds
+
+
 def test_hand_written_gradient_equals_autograd():
     from pipeline.kernels.concreteness_mlp import MlpSettings, initial_weights, train_mlps
 

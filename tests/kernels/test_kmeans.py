@@ -9,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
+from pipeline.kernels import kmeans
 from pipeline.kernels.cluster_names import describe_clusters
-from pipeline.kernels.kmeans import Clustering, allocate_k, cluster_terms, greedy_start
+from pipeline.kernels.kmeans import (
+    Clustering,
+    allocate_k,
+    cluster_terms,
+    count_distinct,
+    greedy_start,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +86,9 @@ def test_clusters_are_numbered_by_smallest_term_and_centroids_are_means():
 
 def test_more_starts_never_raise_inertia():
     x = term_vectors(200, 8, 10)
-    inertia = [run(np.arange(200), x, 25, num_starts=n).inertia.sum() for n in (1, 4)]
-    assert inertia[1] <= inertia[0]
+    inertia = [run(np.arange(200), x, 25, num_starts=n).inertia.sum() for n in range(1, 7)]
+    assert sorted(inertia, reverse=True) == inertia
+    assert inertia[-1] < inertia[0]
 
 
 def test_duplicates_leave_no_cluster_empty():
@@ -93,11 +101,25 @@ def test_duplicates_leave_no_cluster_empty():
     assert run(np.zeros(0, int), np.zeros((0, 4)), 7).num_clusters == 0
 
 
+def test_no_more_centroids_are_asked_for_than_there_are_vectors(monkeypatch):
+    x = np.array([[0.0, 1], [-0.0, 1], [2, 1], [0, 1]])
+    assert count_distinct(x) == 2
+    asked = []
+    monkeypatch.setattr(
+        kmeans, "greedy_start", lambda x, w, k, rng: asked.append(k) or np.array([0, 2])
+    )
+    assert run(np.arange(4), x, 4).cluster.tolist() == [0, 0, 1, 0]
+    assert asked == [2]
+
+
 def test_start_prefers_far_and_heavy_points():
     x = np.array([[0.0], [0.1], [100.0], [100.1]], np.float32)
     for seed in range(5):
         rows = greedy_start(x, np.ones(4), 2, np.random.default_rng(seed))
         assert {int(r) // 2 for r in rows} == {0, 1}
+    crowd = np.append(np.linspace(0, 0.01, 2000), 100).astype(np.float32)[:, None]
+    for seed in range(5):  # drawn by distance: by chance alone it would be missed
+        assert 2000 in greedy_start(crowd, np.ones(2001), 2, np.random.default_rng(seed))
     heavy = [
         int(greedy_start(x, np.array([1, 1, 1, 1e6]), 1, np.random.default_rng(s))[0])
         for s in range(5)
