@@ -38,7 +38,7 @@ from pipeline.demo.planted_corrupt import (
 from pipeline.demo.planted_pictures import edit_picture, encode, make_picture
 from pipeline.demo.planted_rows import NESTED_SCHEMA, image_names, image_rows, long_rows
 from pipeline.demo.planted_terms import PlantedTerms
-from pipeline.kernels.nested import to_nested
+from pipeline.kernels.annotate import to_nested
 
 CHUNK_IMAGES: Final = 8192
 _VALIDATION_NUMBERS: Final = 2**40

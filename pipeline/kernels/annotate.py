@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.kernels.lexicon import NUM_FIELDS, Candidates
+from pipeline.kernels.nested import FlatAnnotations, nest_annotations
 
 FEATURES: Final = (
     "is_description",  # title is the base
@@ -262,6 +263,26 @@ def field_features(
     x[:, _AGREEMENT] = np.where(np.isnan(cosine), model.mean[_AGREEMENT], cosine)
     x[:, 7] = np.log1p(words[:, field_index])
     return x
+
+
+def to_nested(
+    row: NDArray[np.integer],
+    term_id: NDArray[np.integer],
+    score: NDArray[np.floating],
+    num_rows: int,
+) -> pa.ListArray:
+    """Annotations as one list an image.
+
+    Args:
+        row, term_id, score: shape (n,), ascending by (row, term_id), no repeats.
+        num_rows: images; rows without annotations get an empty list.
+
+    Returns:
+        list<struct<term_id: int32, score: float>> of length num_rows.
+    """
+    offsets = np.r_[0, np.cumsum(np.bincount(row, minlength=num_rows))].astype(np.int64)
+    flat = FlatAnnotations(offsets, term_id.astype(np.int32), score.astype(np.float32))
+    return nest_annotations(flat)
 
 
 def text_agreement(

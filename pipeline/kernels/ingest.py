@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.kernels.nested import to_nested
+from pipeline.kernels.annotate import to_nested
 from pipeline.kernels.reasons import RowReason
 from pipeline.kernels.row_checks import (
     Checked,

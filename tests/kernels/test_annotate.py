@@ -13,6 +13,7 @@ from pipeline.kernels.annotate import (
     prior_annotator,
     score_candidates,
     text_agreement,
+    to_nested,
 )
 from pipeline.kernels.annotate_fit import fit_annotator, sample_rows
 from pipeline.kernels.hashing import hash64
@@ -23,7 +24,6 @@ from pipeline.kernels.lexicon import (
     document_frequency,
     match_terms,
 )
-from pipeline.kernels.nested import to_nested
 
 NUM_TERMS = 60
 LEXICON = build_lexicon(np.arange(NUM_TERMS), [f"term{i}" for i in range(NUM_TERMS)])
