@@ -52,6 +52,16 @@ VALIDATION_FINGERPRINTS = _fingerprints(
 )
 BAD_IMAGES = rejected("fingerprints")
 BAD_VALIDATION_IMAGES = rejected("validation_fingerprints")
+EMBEDDING_CELLS = Table(
+    name="embedding_cells",
+    doc="Centroids of the coarse cells of the semantic search.",
+    key=("cell_id",),
+    layout="single",
+    columns=(
+        Column(name="cell_id", type="int", doc="number of the cell, from 0", min=0),
+        Column(name="centroid", type="vector", doc="float32 bytes, unit length"),
+    ),
+)
 NEAR_DUPLICATE_PAIRS = Table(
     name="near_duplicate_pairs",
     doc="Pairs of images within the radius or above the cosine; identical ones as a star.",
@@ -83,6 +93,12 @@ VALIDATION_OVERLAPS = Table(
     key=("image_id", "tier"),
     columns=(IMAGE_ID, _TIER, _VALIDATION_ID, _DISTANCE),
 )
+VALIDATION_NEAREST = Table(
+    name="validation_nearest",
+    doc="By tier, the remaining image nearest to a validation image among each batch of images.",
+    key=("image_id", "tier"),
+    columns=(IMAGE_ID, _TIER, _VALIDATION_ID, _DISTANCE),
+)
 VALIDATION_CERTIFICATE = Table(
     name="validation_certificate",
     doc="Evidence that no kept image is near a validation image.",
@@ -98,7 +114,7 @@ VALIDATION_CERTIFICATE = Table(
         Column(
             name="nearest_remaining",
             type="float",
-            doc="least distance between a kept and a validation image seen by the search",
+            doc="least distance between a remaining image and a validation image",
             nullable=True,
         ),
     ),
@@ -135,9 +151,11 @@ IMAGE_TABLES = (
     VALIDATION_FINGERPRINTS,
     BAD_IMAGES,
     BAD_VALIDATION_IMAGES,
+    EMBEDDING_CELLS,
     NEAR_DUPLICATE_PAIRS,
     DUPLICATE_GROUPS,
     VALIDATION_OVERLAPS,
+    VALIDATION_NEAREST,
     VALIDATION_CERTIFICATE,
     UNIQUE_IMAGES,
     DROPPED_IMAGES,

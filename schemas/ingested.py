@@ -147,6 +147,15 @@ VALIDATION_IMAGES = Table(
         Column(name="embedding", type="vector", doc="float32 bytes, where known", nullable=True),
     ),
 )
+VALIDATION_EMBEDDINGS = Table(
+    name="validation_embeddings",
+    doc="Visual embedding of a validation image, given or computed.",
+    key=("validation_id",),
+    columns=(
+        Column(name="validation_id", type="string", doc="`dataset/image_id`"),
+        Column(name="embedding", type="vector", doc="little-endian float32 bytes"),
+    ),
+)
 BLOCKED_IMAGES = Table(
     name="blocked_images",
     doc="Opt-outs.",
@@ -170,6 +179,7 @@ REJECTED_IMAGE_INTERESTS = rejected("image_interests")
 REJECTED_IMAGE_INTEREST_SEEDS = rejected("image_interest_seeds")
 REJECTED_IMAGE_INTERACTIONS = rejected("image_interactions")
 REJECTED_VALIDATION_IMAGES = rejected("validation_images")
+REJECTED_VALIDATION_EMBEDDINGS = rejected("validation_embeddings")
 REJECTED_BLOCKED_IMAGES = rejected("blocked_images", "single")
 
 INGESTED = (
@@ -183,6 +193,7 @@ INGESTED = (
     IMAGE_INTEREST_SEEDS,
     IMAGE_INTERACTIONS,
     VALIDATION_IMAGES,
+    VALIDATION_EMBEDDINGS,
     BLOCKED_IMAGES,
     REJECTED_IMAGES,
     REJECTED_TERMS,
@@ -196,5 +207,6 @@ INGESTED = (
     REJECTED_IMAGE_INTEREST_SEEDS,
     REJECTED_IMAGE_INTERACTIONS,
     REJECTED_VALIDATION_IMAGES,
+    REJECTED_VALIDATION_EMBEDDINGS,
     REJECTED_BLOCKED_IMAGES,
 )

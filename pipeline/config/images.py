@@ -16,6 +16,8 @@ class FingerprintImagesParams(Params):
     """Time-out of reading one image from its uri."""
     read_retries: int = Field(3, ge=0)
     """Further tries after a failed read."""
+    read_threads: int = Field(16, ge=1)
+    """Images read at once by a task, where they stand in files."""
 
 
 class NearDuplicateParams(Params):
@@ -31,12 +33,12 @@ class NearDuplicateParams(Params):
     """Radius of the 64-bit perceptual hash, bits."""
     min_cosine: float = Field(0.96, gt=0, le=1)
     """Least cosine of near-duplicates."""
-    images_per_cell: int = Field(2_000, ge=1)
-    """Mean images of a coarse cell of the semantic search (A)."""
+    samples_per_cell: int = Field(64, ge=1)
+    """Images a coarse cell of the semantic search is trained on (A)."""
     num_probes: int = Field(3, ge=1)
     """Cells an image is compared in."""
-    task_rows: int = Field(2_000_000, ge=1000)
-    """Rows of a hash table that one task holds."""
+    task_rows: int = Field(2_000_000, ge=1)
+    """Rows of a hash table, or edges of the graph, that one task holds."""
     verify_against_kept: bool = True
     """Members of a group must match the kept image itself, not only a neighbour (SPEC N4)."""
     max_rounds: int = Field(50, ge=1)

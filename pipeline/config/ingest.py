@@ -38,17 +38,25 @@ class PredictAnnotationsParams(Params):
 
 
 class EmbedImagesParams(Params):
-    """Parameters of `embed_images`."""
+    """Parameters of `embed_images` and `embed_validation_images`."""
 
     model: str = "package:efficientnet_lite0"
     """`package:efficientnet_lite0`, `timm:<name>` or `timm:<name>@<checkpoint path>`."""
     image_size: int = Field(224, ge=16)
     """Side of the square input, pixels."""
-    batch_size: int = Field(32, ge=1)
-    """Images a forward pass."""
+    batch_size: int = Field(16, ge=1)
+    """Images a forward pass: 16 is fastest on a CPU, a GPU wants more."""
     device: str = "cpu"
     """Torch device of every worker."""
+    threads: int = Field(1, ge=1)
+    """Threads of one task; more only where a task has more than one core."""
     limits: ImageLimits = ImageLimits()
+    read_seconds: float = Field(60.0, gt=0)
+    """Time-out of reading one image from its uri."""
+    read_retries: int = Field(3, ge=0)
+    """Further tries after a failed read."""
+    read_threads: int = Field(16, ge=1)
+    """Images that one task reads at once."""
 
 
 class EmbedTextsParams(Params):
@@ -56,9 +64,11 @@ class EmbedTextsParams(Params):
 
     model: str = "package:all_minilm_l6_v2"
     """`package:all_minilm_l6_v2`, or a sentence-transformers name or path."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Texts a forward pass."""
     max_words: int = Field(64, ge=1)
     """Words of an image's text that are read; tags come first, then title, then description."""
     device: str = "cpu"
     """Torch device of every worker."""
+    threads: int = Field(1, ge=1)
+    """Threads of one task; more only where a task has more than one core."""

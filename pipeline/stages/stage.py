@@ -29,7 +29,7 @@ class StageContext(Protocol):
         ...
 
     def count(self, df: DataFrame) -> int:
-        """Rows of a materialised frame; for the end of a loop only."""
+        """Rows of an input or materialised frame; to end a loop or to size a plan, nothing else."""
         ...
 
     @property

@@ -1,0 +1,7 @@
+"""Embed validation images: validation_images -> validation_embeddings."""
+
+from pipeline.runtime.cli import run_job
+from pipeline.stages.embed_validation_images import STAGE
+
+if __name__ == "__main__":
+    run_job(STAGE)
