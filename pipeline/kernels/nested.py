@@ -1,30 +1,82 @@
-"""Nested annotations: one list of (term_id, score) an image."""
+"""Nested annotation columns as flat arrays and back.
+
+Source: SPEC I1 (the nested form is read in every pass, without explode).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+ANNOTATION_TYPE = pa.list_(pa.struct([("term_id", pa.int32()), ("score", pa.float32())]))
 
-def to_nested(
-    row: NDArray[np.integer],
-    term_id: NDArray[np.integer],
-    score: NDArray[np.floating],
-    num_rows: int,
-) -> pa.ListArray:
-    """Annotations as one list an image.
 
-    Args:
-        row, term_id, score: shape (n,), ascending by (row, term_id), no repeats.
-        num_rows: images; rows without annotations get an empty list.
+@dataclass(frozen=True)
+class FlatAnnotations:
+    """Annotations of n images, all in a row.
 
-    Returns:
-        list<struct<term_id: int32, score: float>> of length num_rows.
+    Attributes:
+        offsets: int64 (n + 1,), from 0: image i has [offsets[i], offsets[i + 1]).
+        term_ids: int32 (m,).
+        scores: float32 (m,).
     """
-    offsets = np.r_[0, np.cumsum(np.bincount(row, minlength=num_rows))].astype(np.int32)
-    items = pa.StructArray.from_arrays(
-        [pa.array(term_id, pa.int32()), pa.array(np.asarray(score, np.float32), pa.float32())],
-        fields=[pa.field("term_id", pa.int32()), pa.field("score", pa.float32())],
+
+    offsets: NDArray[np.int64]
+    term_ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """int64 (m,), image of each annotation."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+def flatten_annotations(column: pa.Array | pa.ChunkedArray) -> FlatAnnotations:
+    """Flat form of a column list<struct<term_id, score>>; a null list counts as an empty one.
+
+    Raises:
+        ValueError: nulls inside a list.
+    """
+    array = one_chunk(column)
+    values = array.flatten()
+    terms, scores = values.field("term_id"), values.field("score")
+    nulls = values.null_count + terms.null_count + scores.null_count
+    if nulls:
+        raise ValueError(f"annotations: {nulls} null structs, terms or scores, expected none.")
+    return FlatAnnotations(
+        list_offsets(array),
+        np.asarray(terms.cast(pa.int32()).to_numpy(zero_copy_only=False)),
+        np.asarray(scores.cast(pa.float32()).to_numpy(zero_copy_only=False)),
     )
-    return pa.ListArray.from_arrays(pa.array(offsets), items)
+
+
+def nest_annotations(flat: FlatAnnotations) -> pa.ListArray:
+    """Column of ``ANNOTATION_TYPE``, without nulls."""
+    values = pa.StructArray.from_arrays(
+        [pa.array(flat.term_ids, pa.int32()), pa.array(flat.scores, pa.float32())],
+        fields=list(ANNOTATION_TYPE.value_type),
+    )
+    return pa.ListArray.from_arrays(pa.array(flat.offsets, pa.int32()), values)
+
+
+def list_offsets(array: pa.Array) -> NDArray[np.int64]:
+    """Offsets from 0 of a list column into its ``flatten()``, slices and nulls minded."""
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    return offsets_of(lengths)
+
+
+def offsets_of(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """int64 (n + 1,) running sum of n lengths, from 0."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+def one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column as one array."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    joined = column.combine_chunks()
+    return joined if isinstance(joined, pa.Array) else pa.concat_arrays(joined.chunks)
