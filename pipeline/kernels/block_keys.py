@@ -1,8 +1,8 @@
 """Which bits of a hash must agree: tables of block-permuted keys for a Hamming radius.
 
-A hash of ``width`` bits is cut into m blocks. Two hashes within radius r differ in at most r blocks,
-so at least m - r blocks agree; one table for each choice of m - r blocks therefore meets every such
-pair in at least one table: recall is 1 by construction. More blocks mean longer keys (fewer chance
+A hash of ``width`` bits is cut into m blocks. Two hashes within radius r differ in at most r of
+them, so at least m - r blocks agree; with one table for each choice of m - r blocks, every such
+pair meets in a table: recall is 1 by construction. More blocks mean longer keys (fewer chance
 candidates) and more tables: m follows from the number of hashes and the radius by a cost model.
 
 Source: Manku, Jain, Das Sarma 2007, section 3; SPEC-dataset N2.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ def plan_tables(
 
 def _plan(num_hashes: int, radius: int, width: int, num_blocks: int) -> TablePlan:
     edges = [width * b // num_blocks for b in range(num_blocks + 1)]
-    blocks = tuple((low, high - low) for low, high in zip(edges, edges[1:], strict=False))
+    blocks = tuple((low, high - low) for low, high in pairwise(edges))
     chosen = tuple(combinations(range(num_blocks), num_blocks - radius))
     return TablePlan(radius, width, blocks, chosen, num_hashes)
 

@@ -53,7 +53,7 @@ MIN_STRENGTH = 1.0
 coefficients by 0.29 (standard deviation), so 1.0 is 3.5 deviations."""
 
 _TIE = 1e-6
-"""Closer than this to the median (coefficients reach 1e6, errors 1e-8), the bit is scipy's to say."""
+"""Closer than this to the median (coefficients reach 1e6, errors 1e-8) the bit is scipy's."""
 
 
 def _cosines() -> NDArray[np.float64]:

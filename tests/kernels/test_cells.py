@@ -131,12 +131,17 @@ def test_assignment_is_exact_and_independent_of_slices():
     assert assign_cells(x[:2], centroids[:2], 5).shape == (2, 2)
 
 
-def test_ties_go_to_the_lowest_cell_however_many():
-    x = vectors(3, width=8)
-    centroids = np.repeat(x[:1], 40, axis=0)
-    centroids[30] = x[1]
-    got = assign_cells(x[:1], centroids, 2)
-    assert got.tolist() == [[0, 1]]
+def test_near_ties_are_decided_in_float64_however_many():
+    """Sixty cells a few float32 steps apart, then equal ones: the lower cell wins a tie."""
+    rng = np.random.default_rng(0)
+    x = vectors(5, width=64)
+    steps = rng.integers(-3, 4, (60, 64)).astype(np.float32) * np.float32(1e-8)
+    centroids = np.concatenate([x[:1] + steps, x[:1], x[:1]])
+    score = x.astype(np.float64) @ centroids.astype(np.float64).T
+    want = np.argsort(-score, axis=1, kind="stable")[:, :2]
+    np.testing.assert_array_equal(assign_cells(x[:1], centroids, 2), want[:1])
+    assert assign_cells(x[:1], centroids[-2:].repeat(9, axis=0), 3).tolist() == [[0, 1, 2]]
+    assert assign_cells(x[:0], centroids[:2], 5).shape == (0, 2)
 
 
 def test_centroids_repeat_on_any_number_of_threads():
@@ -202,8 +207,18 @@ def test_masses_of_equal_vectors_become_a_star():
     np.testing.assert_array_equal(few, np.arange(900))
 
 
+def test_star_of_a_mass_by_hand():
+    """Rows 0 and 2 look first; 1 is just out of reach of 0; a mass of two is enough, one is not."""
+    cosine = np.array([1, 0.9985, 0.9995, 0.99899, 0.99901, 0])
+    x = np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1).astype(np.float32)
+    got = absorb_hot(x, 0.999, num_leaders=1, min_members=3)
+    assert got.tolist() == [0, 1, 0, 3, 0, 5]
+    got = absorb_hot(x, 0.999, num_leaders=1, min_members=4)
+    assert got.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_recall_by_hand():
-    left, right = np.array([1, 5]), np.array([2, 3])
+    left, right = np.array([1, 5, 7]), np.array([2, 3, 6])
     assert pair_recall(left, right, np.array([2, 3, 8]), np.array([1, 5, 9])) == 2 / 3
     none = np.zeros(0, np.int64)
     assert pair_recall(none, none, none, none) == 1.0

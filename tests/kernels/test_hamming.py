@@ -80,27 +80,32 @@ def test_one_key_by_hand():
 
 
 @pytest.mark.parametrize("radius", [1, 3])
-def test_long_runs_are_searched_by_their_own_tables(monkeypatch, radius):
-    """Many hashes under one key: all pairs, at every depth of tables inside runs."""
+@pytest.mark.parametrize(("crowded", "own_tables"), [(25, False), (300, True)])
+def test_long_runs(monkeypatch, radius, crowded, own_tables):
+    """Many hashes under one key: all pairs by tiles, or by tables of their own at every depth."""
     monkeypatch.setattr(hamming, "_LONG_RUN", 16)
     monkeypatch.setattr(hamming, "_TILE", 8)
-    crowd = random_hashes(300, seed=radius, radius=radius, width=26)
+    crowd = random_hashes(crowded, seed=radius, radius=radius, width=26)
     hashes = np.unique(np.concatenate([crowd, random_hashes(50, seed=9, radius=radius)]))
     asked = []
     inner = hamming.plan_tables
     monkeypatch.setattr(hamming, "plan_tables", lambda *a, **k: asked.append(k) or inner(*a, **k))
     got = every_pair(hashes, inner(len(hashes), radius))
     assert sorted(got) == brute(hashes, radius)
-    assert asked
+    assert bool(asked) == own_tables
     assert len(set(got)) == len(got)
 
 
-def test_hot_key_of_distinct_hashes_is_not_quadratic():
-    """200,000 hashes under one 31-bit key: all pairs would be 2e10 comparisons."""
+def test_hot_key_of_distinct_hashes_is_not_quadratic(monkeypatch):
+    """60,000 hashes under one 31-bit key."""
     rng = np.random.default_rng(0)
-    hot = rng.integers(0, 1 << 33, 100_000, dtype=np.uint64)
+    hot = rng.integers(0, 1 << 33, 30_000, dtype=np.uint64)
     hashes = np.unique(np.concatenate([hot, hot ^ np.uint64(1 << 20)]))
     plan = plan_tables(1_000_000_000, 3)
+    asked = []
+    monkeypatch.setattr(
+        hamming, "plan_tables", lambda *a, **k: asked.append(a) or plan_tables(*a, **k)
+    )
     tracemalloc.start()
     got = [near_hashes(hashes, plan, t) for t in range(plan.num_tables)]
     peak = tracemalloc.get_traced_memory()[1]
@@ -111,7 +116,8 @@ def test_hot_key_of_distinct_hashes_is_not_quadratic():
     for one in hot.tolist():
         two = one ^ (1 << 20)
         assert (min(one, two), max(one, two)) in pairs
-    assert peak < 64 << 20
+    assert peak < 32 << 20
+    assert max(count for count, *_ in asked) == len(hashes)
 
 
 def test_slices_by_key_give_the_same_pairs():
@@ -121,6 +127,7 @@ def test_slices_by_key_give_the_same_pairs():
         keys = table_keys(hashes, plan, table)
         assert int(keys.max()) < 1 << plan.key_bits[table]
         whole = near_hashes(hashes, plan, table)
+        assert (whole.low < whole.high).all()
         parts = [near_hashes(hashes[keys % 7 == p], plan, table) for p in range(7)]
         low, high = (np.concatenate([getattr(p, n) for p in parts]) for n in ("low", "high"))
         order = np.lexsort((high, low))

@@ -132,6 +132,14 @@ def test_wrong_checksum_in_png():
     assert reason(bytes(data)) == "decode_error"
 
 
+def test_text_chunk_that_inflates_without_end():
+    """Pillow raises ValueError here, not one of its own errors."""
+    text = b"zTXtcomment\0\0" + zlib.compress(b"\0" * (80 << 20), 9)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    data = encode(picture(), "PNG")
+    assert reason(data[:33] + chunk + data[33:]) == "decode_error"
+
+
 def test_animations():
     frames = [picture(seed=1), picture(seed=2)]
     for kind in ("PNG", "WEBP"):
@@ -209,6 +217,8 @@ def test_headers_agree_with_pillow():
     for kind, options in (("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True})):
         for size in ((1, 1), (17, 300), (300, 17)):
             data = encode(picture(*size), kind, **options)
+            if kind == "JPEG":
+                data = data[:2] + b"\xff" * 3 + data[2:]  # fill bytes before a marker
             header = read_header(data)
             assert (header.width, header.height) == size
     transparent = picture(9, 7).convert("RGBA")
@@ -231,5 +241,7 @@ def test_random_damage_never_raises():
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="max_pixels"):
         ImageLimits(1, 1 << 40)
+    with pytest.raises(ValueError, match="max_bytes"):
+        ImageLimits(0, 1)
     with pytest.raises(ValueError, match="formats"):
         ImageLimits(1, 1, formats=("gif",))
