@@ -12,7 +12,6 @@ from pipeline.kernels.annotate import (
     field_features,
     prior_annotator,
     score_candidates,
-    text_agreement,
     to_nested,
 )
 from pipeline.kernels.annotate_fit import fit_annotator, sample_rows
@@ -24,6 +23,7 @@ from pipeline.kernels.lexicon import (
     document_frequency,
     match_terms,
 )
+from pipeline.kernels.text_agreement import text_agreement
 
 NUM_TERMS = 60
 LEXICON = build_lexicon(np.arange(NUM_TERMS), [f"term{i}" for i in range(NUM_TERMS)])
