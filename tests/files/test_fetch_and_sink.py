@@ -73,8 +73,8 @@ def test_a_read_that_hangs_is_given_up(monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(module, "_read", lambda uri, size: release.wait(10) and b"late")
     started = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"x: no answer within 0\.05 s"):
-        fetch("x", 10, FetchPolicy(seconds=0.05, retries=1))
+    with pytest.raises(TimeoutError, match=r"memory://x: no answer within 0\.05 s"):
+        fetch("memory://x", 10, FetchPolicy(seconds=0.05, retries=1))
     assert time.monotonic() - started < 5
     release.set()
 
