@@ -55,9 +55,7 @@ CONCRETENESS_POOL = Table(
     layout="single",
     columns=(
         IMAGE_ID,
-        Column(
-            name="term_ids", type="array<int>", doc="its canonical terms at any score, ascending"
-        ),
+        Column(name="term_ids", type="array<int>", doc="its terms at any score, ascending"),
         _EMBEDDING,
     ),
 )
@@ -152,14 +150,31 @@ def _report(name: str, of: str) -> Table:
         columns=(
             L1_INTEREST,
             Column(name="num_seeds", type="int", doc="positive seeds", min=0),
+            Column(name="status", type="string", doc="ok or too_few_seeds"),
             score("threshold", "probability at and above which it is given"),
             score("precision", "on held-out seeds"),
             score("recall", "on held-out seeds"),
             score("f1", "on held-out seeds"),
+            score("average_precision", "on held-out seeds"),
         ),
     )
 
 
+def _model(name: str, of: str) -> Table:
+    return Table(
+        name=name,
+        doc=f"The {of} classifier as data.",
+        key=("name",),
+        layout="single",
+        columns=(
+            Column(name="name", type="string", doc="what the classifier tells"),
+            Column(name="model", type="string", doc="weights, calibration, thresholds as JSON"),
+        ),
+    )
+
+
+TERM_INTEREST_MODEL = _model("term_interest_model", "term")
+IMAGE_INTEREST_MODEL = _model("image_interest_model", "image")
 TERM_INTEREST_REPORT = _report("term_interest_report", "term")
 IMAGE_INTEREST_REPORT = _report("image_interest_report", "image")
 IMAGE_TEXT_EMBEDDINGS = Table(
@@ -236,6 +251,8 @@ LABELS = (
     CONCRETENESS_SWEEP,
     TERM_INTERESTS,
     UNCATEGORISED_TERMS,
+    TERM_INTEREST_MODEL,
+    IMAGE_INTEREST_MODEL,
     TERM_INTEREST_REPORT,
     IMAGE_INTEREST_REPORT,
     IMAGE_TEXT_EMBEDDINGS,

@@ -61,8 +61,16 @@ class ScoreConcretenessParams(Params):
     """Passes over the training part (A)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Of Adam (A)."""
+    ridge_alpha: float = Field(1.0, gt=0)
+    """Penalty of the ridge probe (A)."""
     batch_size: int = Field(200, ge=1)
-    """Examples of a gradient step (A)."""
+    """Most examples of a gradient step (A)."""
+    min_batch_size: int = Field(32, ge=1)
+    """Fewest examples of a gradient step, at low support (A)."""
+    batches_per_epoch: int = Field(8, ge=1)
+    """Gradient steps an epoch that are wanted at low support (A)."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of the one-sided Wilson bound."""
     weight_decay: float = Field(1e-4, ge=0)
     """L2 penalty (A)."""
     test_share: float = Field(0.2, gt=0, lt=1)
@@ -107,6 +115,10 @@ class ClassifyTermsParams(Params):
     """Inverse strength C of the logistic regression."""
     num_folds: int = Field(5, ge=2)
     """Folds of calibration and thresholds."""
+    calibration: Literal["platt", "isotonic"] = "platt"
+    """Map from decision values to probabilities; isotonic wants some thousand seeds."""
+    max_iterations: int = Field(500, ge=1)
+    """Iterations of the optimiser."""
     fallback_best: bool = True
     """A term above no threshold takes its most probable interest instead of none."""
     min_fallback_probability: float = Field(0.05, ge=0, le=1)
@@ -121,6 +133,10 @@ class ClassifyImagesParams(Params):
     """Inverse strength C of the logistic regression."""
     num_folds: int = Field(5, ge=2)
     """Folds of calibration and thresholds."""
+    calibration: Literal["platt", "isotonic"] = "platt"
+    """Map from decision values to probabilities; isotonic wants some thousand seeds."""
+    max_iterations: int = Field(500, ge=1)
+    """Iterations of the optimiser."""
     fallback_best: bool = True
     """An image above no threshold takes its most probable interest instead of none."""
     min_fallback_probability: float = Field(0.05, ge=0, le=1)

@@ -116,6 +116,7 @@ def _results(run: BatchwiseRun, bucket: int) -> Iterator[Any]:
         bucket,
         stage.batch_rows,
         stage.columns,
+        stage.whole_keys,
     )
     state = _state(run)
     for tables in slices:

@@ -29,6 +29,8 @@ def settle(
     """
 
     def measure(name: str) -> int:
+        if name.startswith("#"):
+            return counts.get(name[1:], 0)
         table, _, column = name.partition(".")
         if table.startswith("source_"):
             return source_rows(name)

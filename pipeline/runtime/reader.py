@@ -88,6 +88,7 @@ def aligned_slices(
     bucket: int,
     batch_rows: int,
     columns: Mapping[str, tuple[str, ...]],
+    whole_keys: bool = False,
 ) -> Iterator[dict[str, pa.Table | None]]:
     """Walk one bucket of several aligned tables together.
 
@@ -102,6 +103,7 @@ def aligned_slices(
         bucket: which.
         batch_rows: most rows of the primary in a slice.
         columns: columns to read, by table; all where not named.
+        whole_keys: cut only where the primary's key changes.
 
     Yields:
         table -> rows, None for an absent table.
@@ -116,7 +118,7 @@ def aligned_slices(
     first = manifests[names[0]]
     assert first is not None, f"{names[0]}: the first aligned table is not optional"
     slices = _slices(storage, first, contracts[names[0]], bucket, batch_rows, columns.get(names[0]))
-    for rows, is_last in slices:
+    for rows, is_last in _whole(slices, key) if whole_keys else slices:
         result: dict[str, pa.Table | None] = {names[0]: rows}
         for name, other in others.items():
             if other is None:
@@ -130,6 +132,22 @@ def aligned_slices(
             result[name] = other.slice(starts[name], stop - starts[name])
             starts[name] = stop
         yield result
+
+
+def _whole(slices: Iterator[tuple[pa.Table, bool]], key: str) -> Iterator[tuple[pa.Table, bool]]:
+    """Move the rows of each slice's last key to the next slice."""
+    held: pa.Table | None = None
+    for rows, is_last in slices:
+        together = rows if held is None else pa.concat_tables([held, rows])
+        if is_last:
+            yield together, True
+            return
+        keys = together.column(key)
+        num_last = int(pc.sum(pc.equal(keys, keys[-1])).as_py())
+        cut = together.num_rows - num_last
+        held = together.slice(cut)
+        if cut:
+            yield together.slice(0, cut), False
 
 
 def _whole_bucket(

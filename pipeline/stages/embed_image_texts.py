@@ -22,7 +22,7 @@ _TEXT_COLUMNS = ("tags", "title", "description")
 
 def load_encoder(params: EmbedTextsParams) -> TextEncoder:
     """The encoder, loaded once a worker."""
-    return load_text_encoder(params.model, params.device, params.batch_size, params.threads)
+    return load_text_encoder(params.model, params.device, params.batch_tokens, params.threads)
 
 
 def embed_image_texts(

@@ -55,8 +55,8 @@ class SmallTable(Protocol):
 class LedgerRule:
     """Conservation law of one stage: rows in = rows out + dropped, by reason.
 
-    A *measure* is ``table`` (its rows) or ``table.column`` (the summed list lengths of a column, or
-    the sum of an integer column).
+    A *measure* is ``table`` (its rows), ``table.column`` (the summed list lengths of a column, or
+    the sum of an integer column) or ``#name`` (a count of the kernel).
 
     Attributes:
         unit: what is counted, e.g. ``images``.
@@ -146,6 +146,8 @@ class BatchwiseStage:
         section: section of the configuration, if not the stage's name.
         folder: folder below the root, if not the stage's name.
         batch_rows: rows of the first table a kernel call sees.
+        whole_keys: cut slices only where the first key column changes, so that a call sees all rows
+            of a key; for tables with several rows a key.
         ledger: conservation laws, checked before publishing.
     """
 
@@ -162,6 +164,7 @@ class BatchwiseStage:
     section: str = ""
     folder: str = ""
     batch_rows: int = 65_536
+    whole_keys: bool = False
     ledger: tuple[LedgerRule, ...] = ()
 
     @property

@@ -1,0 +1,69 @@
+"""Interest classifiers as rows: training labels, models and reports between tables and kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+
+from pipeline.kernels.interests import InterestModel
+from pipeline.kernels.nested import list_offsets, one_chunk
+from schemas.labels import TERM_INTEREST_MODEL, TERM_INTEREST_REPORT
+
+MODEL = TERM_INTEREST_MODEL.ddl
+
+
+def has_interests(column: pa.Array | pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Lists of interests as a matrix, bool (n, L); unknown names are left out."""
+    lists = one_chunk(column)
+    rows = np.repeat(np.arange(len(lists)), np.diff(list_offsets(lists)))
+    found = pc.index_in(lists.flatten(), value_set=pa.array(list(names), pa.string()))
+    known = pc.is_valid(found).to_numpy(zero_copy_only=False)
+    matrix = np.zeros((len(lists), len(names)), bool)
+    matrix[rows[known], pc.drop_null(found).to_numpy()] = True
+    return matrix
+
+
+def group_codes(texts: list[str]) -> NDArray[np.int64]:
+    """Group of each text for the folds: words in order without plural endings.
+
+    So that "cat" and "cats" never stand on both sides of a fold.
+    """
+    keys = [" ".join(_stem(word) for word in text.split()) for text in texts]
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+
+
+def _stem(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        return word[:-1]
+    return word
+
+
+def model_batch(name: str, model: InterestModel) -> pa.RecordBatch:
+    """A model as the one row of its table."""
+    columns = [pa.array([name], pa.string()), pa.array([model.to_json()], pa.string())]
+    return pa.RecordBatch.from_arrays(columns, TERM_INTEREST_MODEL.column_names)
+
+
+def read_model(table: pa.Table) -> InterestModel:
+    """The model of a table of one row."""
+    return InterestModel.from_json(table["model"][0].as_py())
+
+
+def report_of(model: DataFrame) -> DataFrame:
+    """The report that a model carries, as rows."""
+
+    def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for text in batch.column("model").to_pylist():
+                report = InterestModel.from_json(text).report
+                chosen = report.select(TERM_INTEREST_REPORT.column_names)
+                yield from chosen.cast(TERM_INTEREST_REPORT.arrow_schema).to_batches()
+
+    return model.mapInArrow(rows, TERM_INTEREST_REPORT.ddl)
