@@ -77,6 +77,27 @@ ANNOTATIONS = Table(
         ),
     ),
 )
+TERM_DOCUMENTS = Table(
+    name="term_documents",
+    doc="In how many images' texts a term stands.",
+    key=("term_id",),
+    layout="single",
+    columns=(
+        TERM_ID,
+        Column(name="num_images", type="bigint", doc="images whose text names it", min=0),
+    ),
+)
+ANNOTATOR_MODEL = Table(
+    name="annotator_model",
+    doc="The model of annotation confidence as data.",
+    key=("name", "index"),
+    layout="single",
+    columns=(
+        Column(name="name", type="string", doc="what the number is"),
+        Column(name="index", type="int", doc="place in an array; 0 for a single number", min=0),
+        Column(name="value", type="double", doc="the number"),
+    ),
+)
 IMAGE_EMBEDDINGS = Table(
     name="image_embeddings",
     doc="Visual embedding of an image.",
@@ -186,6 +207,8 @@ INGESTED = (
     IMAGES,
     TERMS,
     ANNOTATIONS,
+    TERM_DOCUMENTS,
+    ANNOTATOR_MODEL,
     IMAGE_EMBEDDINGS,
     TEXT_EMBEDDINGS,
     INTERESTS,

@@ -28,8 +28,10 @@ class ImageLimits(Params):
 class PredictAnnotationsParams(Params):
     """Parameters of `predict_annotations`."""
 
-    max_words: int = Field(4, ge=1, le=8)
-    """Longest dictionary n-gram looked for."""
+    anchor_precision: float = Field(0.95, gt=0, le=1)
+    """Confidence of the surest candidates (A); see `pipeline.kernels.annotate_fit`."""
+    anchor_share: float = Field(0.1, gt=0, le=1)
+    """Share of the candidates that these are (A)."""
     num_training_images: int = Field(20_000, ge=10)
     """Images that calibrate the confidence, the lowest by hash."""
     min_score: float = Field(0.01, ge=0, le=1)
@@ -64,8 +66,8 @@ class EmbedTextsParams(Params):
 
     model: str = "package:all_minilm_l6_v2"
     """`package:all_minilm_l6_v2`, or a sentence-transformers name or path."""
-    batch_size: int = Field(32, ge=1)
-    """Texts a forward pass."""
+    batch_tokens: int = Field(512, ge=1)
+    """Tokens a forward pass: 512 is fastest on a CPU, a GPU wants 65536."""
     max_words: int = Field(64, ge=1)
     """Words of an image's text that are read; tags come first, then title, then description."""
     device: str = "cpu"
