@@ -95,7 +95,9 @@ def embed_cells(rows: pa.Table, storage: Storage, params: EmbedTextsParams) -> p
         missing.append(texts.filter(pc.invert(is_known)))
     new = pa.concat_tables(missing) if missing else rows.slice(0, 0)
     if new.num_rows:
-        encoder = load_text_encoder(params.model, params.device, params.batch_tokens, params.threads)
+        encoder = load_text_encoder(
+            params.model, params.device, params.batch_tokens, params.threads
+        )
         vectors = from_matrix(encoder.encode(new.column("text").to_pylist()))
         new = new.append_column("embedding", vectors)
         for cell in pc.unique(new.column(_CELL)).to_pylist():
