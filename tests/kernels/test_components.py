@@ -85,6 +85,13 @@ def test_stars_by_hand():
     ]  # fmt: skip
 
 
+def test_canonical_by_hand():
+    got = canonical(*columns([(4, 2), (3, 3), (2, 4), (1, 9), (2, 3)]))
+    assert list(zip(got.left.tolist(), got.right.tolist(), strict=True)) == [
+        (1, 9), (2, 3), (2, 4),
+    ]  # fmt: skip
+
+
 def test_group_minimum_by_hand():
     node = np.array([4, 2, 4, 9])
     neighbour = np.array([6, 5, 3, 1])
