@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from given import run_stage
@@ -13,8 +14,7 @@ from pipeline.config.dataset import WriteReleaseParams
 from pipeline.files.fetch import FetchPolicy
 from pipeline.files.storage import open_storage
 from pipeline.kernels.samples import sample_key
-from pipeline.stages.shard_files import ShardTask
-from pipeline.stages.shard_tally import MAX_VALUES, Tally
+from pipeline.stages.shard_files import PlannedSample, ShardTask
 from pipeline.stages.write_release import STAGE
 from pipeline.train.release import open_release
 from schemas.dataset import (
@@ -261,9 +261,6 @@ class Killed(BaseException):
 
 
 def batches_of(given, shards, kill_after=None):
-    import pyarrow as pa
-
-    from pipeline.stages.shard_files import PlannedSample
 
     known = {row["image_id"]: row for row in given[IMAGES]}
     rows = [r | known[r["image_id"]] for r in given[SHARD_ASSIGNMENTS] if r["shard_id"] in shards]
@@ -297,17 +294,3 @@ def test_lost_row_is_found(tmp_path):
     with pytest.raises(ValueError, match="found position 2, expected 1"):
         list(task.write([batches[0], *batches[2:]], ["tree", "blue jay", "ärger"]))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
-def test_tally_is_bounded_for_free_text():
-    tally = Tally()
-    for i in range(MAX_VALUES + 10):
-        for copy in range(1 + (i == 3)):
-            tally.add(copy == 0, 5, source=f"u{i:03d}", num_labels=str(i))
-    rows = [row for row in tally.rows() if row["kind"] == "source"]
-    assert len(rows) == MAX_VALUES + 1
-    assert rows[0] == {
-        "kind": "source", "value": "(other)", "num_images": 10, "num_samples": 10, "num_bytes": 50
-    }  # fmt: skip
-    assert next(r for r in rows if r["value"] == "u003")["num_samples"] == 2
-    assert len(tally.rows()) == len(rows) + MAX_VALUES + 10
