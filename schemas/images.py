@@ -81,10 +81,23 @@ DUPLICATE_GROUPS = Table(
         IMAGE_ID,
         Column(name="kept_image_id", type="string", doc="the image that stands for the group"),
         Column(
-            name="tier", type="string", doc="how it matches the kept image; empty for that itself"
+            name="tier",
+            type="string",
+            doc="how it matches the kept image; empty for that itself; linked if only neighbours "
+            "match (where members need not match the kept image)",
         ),
-        _DISTANCE,
-        Column(name="is_blocked", type="boolean", doc="the group holds a blocked image"),
+        Column(
+            name="distance",
+            type="float",
+            doc="to the kept image, as in the pairs; null if linked",
+            nullable=True,
+            min=0,
+        ),
+        Column(
+            name="is_blocked",
+            type="boolean",
+            doc="it or its kept image is blocked or matches a blocked image",
+        ),
     ),
 )
 VALIDATION_OVERLAPS = Table(
@@ -95,9 +108,22 @@ VALIDATION_OVERLAPS = Table(
 )
 VALIDATION_NEAREST = Table(
     name="validation_nearest",
-    doc="By tier, the remaining image nearest to a validation image among each batch of images.",
+    doc="Comparison of each batch of images with all validation images: how many pairs, and the "
+    "remaining image nearest to a validation image. Cut as the batches are.",
     key=("image_id", "tier"),
-    columns=(IMAGE_ID, _TIER, _VALIDATION_ID, _DISTANCE),
+    columns=(
+        Column(name="image_id", type="string", doc="first image of the batch"),
+        _TIER,
+        Column(name="num_pairs", type="bigint", doc="pairs compared", min=0),
+        Column(
+            name="nearest_image_id",
+            type="string",
+            doc="remaining image nearest to a validation image; null if none remains",
+            nullable=True,
+        ),
+        Column(name="validation_id", type="string", doc="that validation image", nullable=True),
+        Column(name="distance", type="float", doc="between the two", nullable=True, min=0),
+    ),
 )
 VALIDATION_CERTIFICATE = Table(
     name="validation_certificate",
@@ -108,8 +134,13 @@ VALIDATION_CERTIFICATE = Table(
         _TIER,
         Column(name="num_images", type="bigint", doc="images checked", min=0),
         Column(name="num_validation_images", type="bigint", doc="validation images", min=0),
-        Column(name="num_pairs_checked", type="double", doc="pairs covered by the search", min=0),
-        Column(name="num_removed", type="bigint", doc="images removed by this tier", min=0),
+        Column(
+            name="num_pairs_checked",
+            type="double",
+            doc="pairs compared: images that have the tier's signal times such validation images",
+            min=0,
+        ),
+        Column(name="num_removed", type="bigint", doc="images within the limit", min=0),
         Column(name="limit", type="float", doc="distance up to which images are removed", min=0),
         Column(
             name="nearest_remaining",

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from pipeline.kernels.vectors import row_products
+
 MARGIN = 2e-5
 """More than the error of a float32 product of unit vectors of up to 4,096 dimensions."""
 _SPARE = 4
 """Cells nominated beyond the probes, to decide near ties among them."""
-_RESCORED = 1 << 14
-"""Pairs computed in float64 at once."""
 
 
 class CosinePairs(NamedTuple):
@@ -103,7 +103,7 @@ def assign_cells(
         np.ascontiguousarray(x), centroids, width, metric=faiss.METRIC_INNER_PRODUCT
     )
     chosen = np.asarray(cells, dtype=np.int32)
-    exact = _cosine64(
+    exact = row_products(
         x, centroids, np.repeat(np.arange(len(x)), width), chosen.ravel().astype(np.int64)
     ).reshape(len(x), width)
     order = np.lexsort((chosen, -exact), axis=1)
@@ -113,7 +113,7 @@ def assign_cells(
         crowded = np.flatnonzero(scores[:, -1] >= scores[:, num_probes - 1] - MARGIN)
         for row in crowded:
             every = np.arange(num_cells)
-            score = _cosine64(x, centroids, np.full(num_cells, row), every)
+            score = row_products(x, centroids, np.full(num_cells, row), every)
             result[row] = np.lexsort((every, -score))[:num_probes]
     return result
 
@@ -200,7 +200,7 @@ def absorb_hot(
             continue
         rows = np.flatnonzero(leader == np.arange(len(x)))
         near = rows[x[rows] @ x[position] >= cosine - MARGIN]
-        exact = _cosine64(x, x, near, np.full(len(near), position))
+        exact = row_products(x, x, near, np.full(len(near), position))
         near = near[exact >= cosine]
         if len(near) >= min_members:
             leader[near] = position
@@ -248,7 +248,7 @@ def _decide(
     if cells_a is not None and cells_b is not None:
         mine = _lowest_shared(cells_a[left], cells_b[right]) == cell
         left, right = left[mine], right[mine]
-    cosine = _cosine64(a, b, left, right)
+    cosine = row_products(a, b, left, right)
     near = cosine >= tau
     left, right, cosine = left[near], right[near], cosine[near]
     order = np.lexsort((right, left))
@@ -263,19 +263,3 @@ def _lowest_shared(one: NDArray[np.int32], two: NDArray[np.int32]) -> NDArray[np
             shared = one[:, i] == two[:, j]
             lowest[shared] = np.minimum(lowest[shared], one[shared, i])
     return lowest
-
-
-def _cosine64(
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
-    rows_a: NDArray[np.int64],
-    rows_b: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Dot products of chosen rows; each depends on its two rows only. float64 (n,)."""
-    out = np.empty(len(rows_a))
-    for at in range(0, len(rows_a), _RESCORED):
-        part = slice(at, at + _RESCORED)
-        product = a[rows_a[part]].astype(np.float64)
-        product *= b[rows_b[part]]
-        out[part] = product.sum(axis=1)
-    return out

@@ -16,7 +16,7 @@ Source: SPEC-dataset N1, N7, Y1; imagehash.phash.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -84,11 +84,11 @@ class Fingerprints(NamedTuple):
     reasons: list[str]
 
 
-def fingerprint_images(images: Sequence[bytes | None], limits: ImageLimits) -> Fingerprints:
+def fingerprint_images(images: Iterable[bytes | None], limits: ImageLimits) -> Fingerprints:
     """Fingerprint a batch of image files.
 
     Args:
-        images: file contents; None is a missing file.
+        images: file contents; None is a missing file. Taken one at a time.
         limits: caps before decoding.
     """
     rows: list[int] = []

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.kernels.vectors import row_products
+
 EXACT, PERCEPTUAL, SEMANTIC, NONE = 0, 1, 2, -1
 """Tiers by strength; ``TIER_NAMES[tier]``. NONE: two images do not match."""
 TIER_NAMES = ("exact", "perceptual", "semantic")
-_CHUNK = 1 << 14
-"""Rows of vectors compared at once in float64."""
 
 
 class Match(NamedTuple):
@@ -76,7 +76,7 @@ class Verifier:
         tier = np.full(len(one), NONE, dtype=np.int8)
         distance = np.full(len(one), np.nan, dtype=np.float32)
         if self.vectors is not None:
-            cosine = _cosines(self.vectors, one, two)
+            cosine = row_products(self.vectors, self.vectors, one, two)
             near = cosine >= self.tau
             tier[near] = SEMANTIC
             distance[near] = np.maximum(1.0 - cosine[near], 0.0)
@@ -179,6 +179,31 @@ def peel_groups(group: NDArray[np.int64], order: NDArray[np.int64], verifier: Ve
     return Peeled(kept, tier, distance, round_of)
 
 
+def match_blocked(
+    group: NDArray[np.int64], is_blocked: NDArray[np.bool_], verifier: Verifier
+) -> NDArray[np.bool_]:
+    """Whether a row is blocked or matches a blocked row of its component, bool (n,).
+
+    Peeling may put a blocked image and an image that matches it in different groups; opt-outs must
+    not depend on that. Time: rows of a component x its blocked rows.
+
+    Args:
+        group: int64 (n,), component of each row.
+        is_blocked: bool (n,).
+        verifier: signals of the n rows.
+    """
+    found = is_blocked.copy()
+    blocked = np.flatnonzero(is_blocked)
+    blocked = blocked[np.argsort(group[blocked], kind="stable")]
+    starts = np.searchsorted(group[blocked], group)
+    number = np.searchsorted(group[blocked], group, side="right") - starts
+    for i in range(int(number.max(initial=0))):
+        rows = np.flatnonzero((number > i) & ~found)
+        tier = verifier.match(rows, blocked[starts[rows] + i]).tier
+        found[rows[tier != NONE]] = True
+    return found
+
+
 def spread_blocked(kept: NDArray[np.int64], is_blocked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether a row's group holds a blocked image, bool (n,).
 
@@ -201,15 +226,3 @@ def _copies(
     best = np.empty(len(by), dtype=np.int64)
     best[by] = by[is_first][np.cumsum(is_first) - 1]
     return best
-
-
-def _cosines(
-    vectors: NDArray[np.float32], one: NDArray[np.int64], two: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    out = np.empty(len(one))
-    for at in range(0, len(one), _CHUNK):
-        part = slice(at, at + _CHUNK)
-        product = vectors[one[part]].astype(np.float64)
-        product *= vectors[two[part]]
-        out[part] = product.sum(axis=1)
-    return out

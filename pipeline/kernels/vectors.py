@@ -7,6 +7,9 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+_PRODUCTS = 1 << 21
+"""Elements multiplied at once: 16 MiB of float64."""
+
 
 def to_matrix(column: pa.Array | pa.ChunkedArray, dtype: str = "<f4") -> NDArray[np.float32]:
     """View or convert a vector column as a matrix.
@@ -52,10 +55,41 @@ def from_matrix(matrix: NDArray[np.floating], dtype: str = "<f4") -> pa.FixedSiz
 
 
 def l2_normalise(matrix: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Rows scaled to unit length; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
+    """Rows scaled to unit length; zero rows stay zero. Each row depends on itself only."""
+    every = np.arange(len(matrix))
+    norms = np.sqrt(row_products(matrix, matrix, every, every))
     norms[norms == 0] = 1.0
     return np.asarray(matrix / norms[:, None], dtype=np.float32)
+
+
+def row_products(
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    rows_a: NDArray[np.int64],
+    rows_b: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Dot products of chosen rows, in float64: each depends on its two rows only.
+
+    Products of whole matrices round differently by shape and processor; what decides near a limit
+    is computed here, so that every stage decides alike.
+
+    Args:
+        a: float32 (n, d).
+        b: float32 (m, d).
+        rows_a: int64 (k,), rows of ``a``.
+        rows_b: int64 (k,), rows of ``b``.
+
+    Returns:
+        float64 (k,).
+    """
+    out = np.empty(len(rows_a))
+    step = max(1, _PRODUCTS // max(1, a.shape[1]))
+    for at in range(0, len(rows_a), step):
+        part = slice(at, at + step)
+        product = a[rows_a[part]].astype(np.float64)
+        product *= b[rows_b[part]]
+        out[part] = product.sum(axis=1)
+    return out
 
 
 def _is_fixed(kind: pa.DataType) -> bool:

@@ -45,21 +45,28 @@ def certify_validation(
     num_images = image_fingerprints.agg(F.count("*").alias("num_images"))
     num_others = validation_fingerprints.agg(F.count("*").alias("num_validation_images"))
     removed = validation_overlaps.groupBy("tier").agg(F.count("*").alias("num_removed"))
-    nearest = validation_nearest.groupBy("tier").agg(F.min("distance").alias("nearest_remaining"))
-    limits = [("exact", 0.0, params.exact), ("perceptual", params.max_hamming, params.perceptual)]
-    limits.append(("semantic", 1.0 - params.min_cosine, params.semantic))
-    rows = [F.struct(F.lit(t).alias("tier"), F.lit(float(v)).cast("float").alias("limit"))
-            for t, v, is_on in limits if is_on]  # fmt: skip
-    tiers = num_images.crossJoin(num_others).select("*", F.explode(F.array(*rows)).alias("row"))
-    tiers = tiers.select("num_images", "num_validation_images", "row.tier", "row.limit")
-    joined = tiers.join(removed, on="tier", how="left").join(nearest, on="tier", how="left")
-    pairs = F.col("num_images").cast("double") * F.col("num_validation_images")
+    compared = validation_nearest.groupBy("tier").agg(
+        F.sum(F.col("num_pairs").cast("double")).alias("num_pairs"),
+        F.min("distance").alias("nearest_remaining"),
+    )
+    limits = [
+        F.struct(F.lit(tier).alias("tier"), F.lit(float(limit)).cast("float").alias("limit"))
+        for tier, limit, is_on in (
+            ("exact", 0.0, params.exact),
+            ("perceptual", params.max_hamming, params.perceptual),
+            ("semantic", 1.0 - params.min_cosine, params.semantic),
+        )
+        if is_on
+    ]
+    tiers = F.array(*limits) if limits else F.array().cast("array<struct<tier:string,limit:float>>")
+    rows = num_images.crossJoin(num_others).select("*", F.inline(tiers))
+    rows = rows.join(removed, on="tier", how="left").join(compared, on="tier", how="left")
     return {
-        "validation_certificate": joined.select(
+        "validation_certificate": rows.select(
             "tier",
             "num_images",
             "num_validation_images",
-            pairs.alias("num_pairs_checked"),
+            F.coalesce("num_pairs", F.lit(0.0)).alias("num_pairs_checked"),
             F.coalesce("num_removed", F.lit(0).cast("bigint")).alias("num_removed"),
             "limit",
             "nearest_remaining",

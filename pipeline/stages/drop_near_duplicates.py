@@ -36,9 +36,7 @@ def drop_near_duplicates(
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
     """Give every image its first reason: blocked, copy of a blocked one, validation, duplicate."""
-    images = with_blocked(image_fingerprints.select(*NARROW), blocked_images)
-    twins = images.where("blocked").select("sha256", F.lit(True).alias("is_twin")).distinct()
-    images = images.join(twins, on="sha256", how="left")
+    images = with_blocked(image_fingerprints.select(*NARROW), image_fingerprints, blocked_images)
     groups = duplicate_groups.select(
         "image_id", "kept_image_id", "tier", "distance", F.col("is_blocked").alias("of_blocked")
     )
@@ -65,12 +63,10 @@ def drop_near_duplicates(
 
 def _reason(params: DropNearDuplicatesParams) -> Column:
     near_blocked = F.coalesce("of_blocked", F.lit(False)) & F.lit(params.drop_blocked_duplicates)
-    is_duplicate = F.col("kept_image_id").isNotNull() & (
-        F.col("kept_image_id") != F.col("image_id")
-    )
+    is_duplicate = F.col("kept_image_id") != F.col("image_id")  # null is not true
     return (
-        F.when(F.col("blocked"), "blocked")
-        .when(F.coalesce("is_twin", F.lit(False)) | near_blocked, "blocked_duplicate")
+        F.when(F.col("is_named"), "blocked")
+        .when(F.col("has_blocked_bytes") | near_blocked, "blocked_duplicate")
         .when(
             F.col("validation_id").isNotNull(),
             F.concat(F.lit("validation_"), F.col("validation_tier")),

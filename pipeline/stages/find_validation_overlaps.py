@@ -2,8 +2,8 @@
 
 Every image is compared with every validation image, so no leak depends on an index: Hamming
 distances are products of vectors of signs, cosines products of embeddings. Cost at 1.329 billion
-images and 10^5 validation images of 256 dimensions: 8.5 x 10^16 operations, some 250 core-hours; one
-narrow pass, no shuffle.
+images and 10^5 validation images of 256 dimensions: 8.5 x 10^16 operations, some 250 core-hours;
+one narrow pass, no shuffle.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from schemas.images import (
     VALIDATION_OVERLAPS,
 )
 from schemas.ingested import IMAGE_EMBEDDINGS, VALIDATION_EMBEDDINGS
-
-_SCHEMA = VALIDATION_OVERLAPS.arrow_schema
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,29 @@ def prepare(
     )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """One tier of a batch: images that have its signal, each with the nearest validation image.
+
+    Attributes:
+        tier: name.
+        rows: int64 (k,), rows of the batch, ascending.
+        at: int64 (k,), position of the nearest among ``others``, -1 if there is none.
+        distance: float32 (k,).
+        is_near: bool (k,), within the limit.
+        others: validation_id of those that have the signal.
+        num_pairs: pairs compared.
+    """
+
+    tier: str
+    rows: NDArray[np.int64]
+    at: NDArray[np.int64]
+    distance: NDArray[np.float32]
+    is_near: NDArray[np.bool_]
+    others: pa.Array
+    num_pairs: int
+
+
 def compare_batch(
     image_fingerprints: pa.Table,
     image_embeddings: pa.Table,
@@ -81,81 +102,91 @@ def compare_batch(
 ) -> BatchResult:
     """Compare a batch with all validation images, in every tier that is on."""
     ids = one_array(image_fingerprints["image_id"])
-    parts = []
+    found = []
     if params.exact:
-        found = pc.index_in(image_fingerprints["sha256"], value_set=state.digests)
-        rows = np.flatnonzero(pc.is_valid(found).to_numpy())
-        at = found.take(pa.array(rows)).to_numpy().astype(np.int64)
-        parts.append(("exact", rows, at, np.zeros(len(rows), np.float32), state.digest_ids, 0.0))
+        found.append(_exact(image_fingerprints, state))
     if params.perceptual:
-        sharp = np.flatnonzero(~image_fingerprints["is_flat"].to_numpy())
-        hashes = image_fingerprints["phash"].to_numpy().view(np.uint64)[sharp]
-        distance, at = nearest_hamming(hashes, state.hashes)
-        limit = float(params.max_hamming)
-        parts.append(("perceptual", sharp, at, distance, state.hash_ids, limit))
+        found.append(_perceptual(image_fingerprints, state, params.max_hamming))
     if params.semantic:
-        rows, vectors = _vectors(ids, image_embeddings)
-        cosine, at = nearest_cosine(vectors, state.vectors)
-        distance = np.maximum(1.0 - cosine, 0.0).astype(np.float32)
-        limit = 1.0 - params.min_cosine + 1e-6
-        parts.append(("semantic", rows, at, distance, state.vector_ids, limit))
-    overlaps = [_rows(ids, *part[:5], part[3] <= part[5]) for part in parts]
-    merged = _merge(overlaps)
-    removed = set(merged["image_id"].to_pylist())
-    is_left = np.array([i not in removed for i in ids.to_pylist()], bool)
-    nearest = [_nearest(ids, part, is_left) for part in parts]
-    counts = {f"pairs.{part[0]}": len(part[1]) * len(part[4]) for part in parts[1:]}
-    counts["pairs.exact"] = len(ids) * len(state.digest_ids)
-    tables = {"validation_overlaps": merged, "validation_nearest": _merge(nearest)}
-    return BatchResult(tables, counts)
+        found.append(_semantic(ids, image_embeddings, state, params.min_cosine))
+    is_left = np.ones(len(ids), bool)
+    for part in found:
+        is_left[part.rows[part.is_near]] = False
+    overlaps = pa.concat_tables(
+        [VALIDATION_OVERLAPS.empty(), *(_overlaps(ids, part) for part in found)]
+    )
+    nearest = [_nearest(ids, part, is_left) for part in found if len(ids)]
+    tables = {
+        "validation_overlaps": overlaps.sort_by([("image_id", "ascending"), ("tier", "ascending")]),
+        "validation_nearest": pa.Table.from_pylist(
+            sorted(nearest, key=lambda row: str(row["tier"])), VALIDATION_NEAREST.arrow_schema
+        ),
+    }
+    return BatchResult(tables, {f"pairs.{part.tier}": part.num_pairs for part in found})
 
 
-Part = tuple[str, NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], pa.Array, float]
+def _exact(prints: pa.Table, state: ValidationState) -> Compared:
+    at = positions_of(prints["sha256"], state.digests)
+    rows = np.flatnonzero(at >= 0)
+    return Compared(
+        "exact",
+        rows,
+        at[rows],
+        np.zeros(len(rows), np.float32),
+        np.ones(len(rows), bool),
+        state.digest_ids,
+        prints.num_rows * len(state.digest_ids),
+    )
 
 
-def _vectors(ids: pa.Array, embeddings: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows of the batch that have a direction, and their unit vectors."""
+def _perceptual(prints: pa.Table, state: ValidationState, radius: int) -> Compared:
+    rows = np.flatnonzero(~prints["is_flat"].to_numpy())
+    hashes = prints["phash"].to_numpy().view(np.uint64)[rows]
+    distance, at = nearest_hamming(hashes, state.hashes)
+    num_pairs = len(rows) * len(state.hashes)
+    is_near = distance <= radius
+    return Compared("perceptual", rows, at, distance, is_near, state.hash_ids, num_pairs)
+
+
+def _semantic(
+    ids: pa.Array, embeddings: pa.Table, state: ValidationState, min_cosine: float
+) -> Compared:
     at = positions_of(ids, embeddings["image_id"])
     rows = np.flatnonzero(at >= 0)
     vectors = l2_normalise(to_matrix(one_array(embeddings["embedding"]).take(pa.array(at[rows]))))
     known = np.any(vectors != 0, axis=1)
-    return rows[known], vectors[known]
+    rows, vectors = rows[known], vectors[known]
+    cosine, at = nearest_cosine(vectors, state.vectors)
+    distance = np.maximum(1.0 - cosine, 0.0).astype(np.float32)
+    num_pairs = len(rows) * len(state.vectors)
+    is_near = cosine >= min_cosine
+    return Compared("semantic", rows, at, distance, is_near, state.vector_ids, num_pairs)
 
 
-def _rows(
-    ids: pa.Array,
-    tier: str,
-    rows: NDArray[np.int64],
-    at: NDArray[np.int64],
-    distance: NDArray[np.float32],
-    names: pa.Array,
-    chosen: NDArray[np.bool_],
-) -> pa.Table:
-    picked = np.flatnonzero(chosen & (at >= 0))
+def _overlaps(ids: pa.Array, part: Compared) -> pa.Table:
+    near = np.flatnonzero(part.is_near)
     return pa.table(
         [
-            ids.take(pa.array(rows[picked])),
-            pa.array([tier] * len(picked), pa.string()),
-            names.take(pa.array(at[picked])),
-            pa.array(distance[picked], pa.float32()),
+            ids.take(pa.array(part.rows[near])),
+            pa.array([part.tier] * len(near), pa.string()),
+            part.others.take(pa.array(part.at[near])),
+            pa.array(part.distance[near], pa.float32()),
         ],
-        schema=_SCHEMA,
+        schema=VALIDATION_OVERLAPS.arrow_schema,
     )
 
 
-def _nearest(ids: pa.Array, part: Part, is_left: NDArray[np.bool_]) -> pa.Table:
-    """The one row of a tier that is nearest among images that remain."""
-    tier, rows, at, distance, names, _ = part
-    candidates = np.flatnonzero(is_left[rows] & (at >= 0))
-    chosen = np.zeros(len(rows), bool)
+def _nearest(ids: pa.Array, part: Compared, is_left: NDArray[np.bool_]) -> dict[str, object]:
+    """Row of `validation_nearest`; of equally near images the first."""
+    row: dict[str, object] = {"image_id": ids[0].as_py(), "tier": part.tier}
+    row["num_pairs"] = part.num_pairs
+    candidates = np.flatnonzero(is_left[part.rows] & (part.at >= 0))
     if len(candidates):
-        chosen[candidates[np.argmin(distance[candidates])]] = True
-    return _rows(ids, tier, rows, at, distance, names, chosen)
-
-
-def _merge(parts: list[pa.Table]) -> pa.Table:
-    table = pa.concat_tables(parts) if parts else _SCHEMA.empty_table()
-    return table.sort_by([("image_id", "ascending"), ("tier", "ascending")])
+        best = int(candidates[np.argmin(part.distance[candidates])])
+        row["nearest_image_id"] = ids[int(part.rows[best])].as_py()
+        row["validation_id"] = part.others[int(part.at[best])].as_py()
+        row["distance"] = float(part.distance[best])
+    return row
 
 
 STAGE = BatchwiseStage(

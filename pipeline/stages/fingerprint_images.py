@@ -6,14 +6,16 @@ second and core (530 core-hours), no shuffle; 4.1 KB out an image, most of it th
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+
 import pyarrow as pa
 
 from pipeline.config.images import FingerprintImagesParams
-from pipeline.files.contents import read_contents
+from pipeline.files.contents import stream_contents
 from pipeline.files.fetch import FetchPolicy
 from pipeline.kernels.fingerprints import fingerprint_images
 from pipeline.kernels.image_headers import ImageLimits
+from pipeline.kernels.row_checks import one_array, rejected_rows
 from pipeline.stages.stage import BatchResult, BatchwiseStage, LedgerRule
 from schemas.images import BAD_IMAGES, IMAGE_FINGERPRINTS
 from schemas.ingested import IMAGES
@@ -42,28 +44,28 @@ def fingerprint_rows(
         params: caps and how to read.
     """
     policy = FetchPolicy(params.read_seconds, params.read_retries, params.read_threads)
-    caps = params.limits
-    outcomes = read_contents(rows["bytes"], rows["uri"], caps.max_bytes, policy)
-    contents = [None if isinstance(found, Exception) else found for found in outcomes]
-    limits = ImageLimits(max_bytes=caps.max_bytes, max_pixels=caps.max_pixels)
-    found = fingerprint_images(contents, limits)
-    keys = rows[key]
+    limits = ImageLimits(params.limits.max_bytes, params.limits.max_pixels)
+    failed: dict[int, str] = {}
+
+    def contents() -> Iterator[bytes | None]:
+        streamed = stream_contents(rows["bytes"], rows["uri"], limits.max_bytes, policy)
+        for row, content in enumerate(streamed):
+            if isinstance(content, Exception):
+                failed[row] = type(content).__name__
+                yield None
+            else:
+                yield content
+
+    found = fingerprint_images(contents(), limits)
+    keys = one_array(rows[key])
     good = found.table.add_column(0, key, keys.take(pa.array(found.rows)))
-    failed = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
-    bad_rows = np.asarray(found.rejected_rows).tolist()
+    bad_rows = found.rejected_rows.tolist()
     reasons = [
-        UNREADABLE if i in failed else reason
-        for i, reason in zip(bad_rows, found.reasons, strict=True)
+        UNREADABLE if row in failed else reason
+        for row, reason in zip(bad_rows, found.reasons, strict=True)
     ]
-    bad = pa.table(
-        {
-            "row_key": keys.take(pa.array(bad_rows, pa.int64())),
-            "reason": pa.array(reasons, pa.string()),
-            "detail": pa.array(
-                [type(failed[i]).__name__ if i in failed else None for i in bad_rows], pa.string()
-            ),
-        }
-    )
+    names = keys.take(pa.array(bad_rows, pa.int64())).to_pylist()
+    bad = rejected_rows(names, reasons, [failed.get(row) for row in bad_rows])
     return good, bad
 
 

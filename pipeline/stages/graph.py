@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.kernels.components import connected_components
+from pipeline.kernels.row_checks import one_array
 from pipeline.stages.arrow import all_rows
 from pipeline.stages.stage import StageContext
 
@@ -22,7 +25,7 @@ def components(edges: DataFrame, ctx: StageContext, task_edges: int, max_rounds:
     Up to ``task_edges`` distinct edges one task solves the graph. Beyond that, rounds of large star
     and small star rewire the edges until every component is a star around its smallest node: each
     is one combinable minimum and one map, so no node's neighbours gather anywhere; O(log^2 n)
-    rounds, each materialised, each shuffling the edges four times.
+    rounds, each materialised, each shuffling the edges six times.
 
     Args:
         edges: ``one``, ``two``, strings; loops, repeats and either order allowed.
@@ -34,26 +37,37 @@ def components(edges: DataFrame, ctx: StageContext, task_edges: int, max_rounds:
         ``node``, ``component``: the smallest node of the component.
 
     Raises:
-        ValueError: not settled after ``max_rounds``.
+        ValueError: no stars after ``max_rounds``.
 
     Source: Kiveris et al. 2014, "Connected Components in MapReduce and Beyond".
     """
     current = ctx.materialise(_canonical(edges))
-    count = ctx.count(current)
-    if count <= task_edges:
+    if ctx.count(current) <= task_edges:
         return current.repartition(1).mapInArrow(_solve, "node string, component string")
     for number in range(1, max_rounds + 1):
-        after = ctx.materialise(small_star(large_star(current)))
-        changed = ctx.count(after.join(current, on=["one", "two"], how="left_anti"))
-        was, count = count, ctx.count(after)
-        fields = {"round": number, "edges": count, "changed": changed}
+        current = ctx.materialise(small_star(large_star(current)))
+        unsettled = ctx.count(_unsettled(current))
+        fields = {"round": number, "unsettled": unsettled}
         logger.info("components_round", extra={"fields": fields})
-        if changed == 0 and was == count:
-            return _labels(after)
-        current = after
+        if unsettled == 0:
+            return _labels(current)
     raise ValueError(
         f"near_duplicates.max_rounds: components still change after {max_rounds} rounds; raise it."
     )
+
+
+def _unsettled(edges: DataFrame) -> DataFrame:
+    """Nodes that have a smaller neighbour and another one: none if and only if all is stars."""
+    ends = edges.select(
+        F.inline(
+            F.array(
+                F.struct(F.col("two").alias("node"), F.lit(1).alias("smaller")),
+                F.struct(F.col("one").alias("node"), F.lit(0).alias("smaller")),
+            )
+        )
+    )
+    nodes = ends.groupBy("node").agg(F.sum("smaller").alias("smaller"), F.count("*").alias("n"))
+    return nodes.where((F.col("smaller") > 0) & (F.col("n") > 1))
 
 
 def large_star(edges: DataFrame) -> DataFrame:
@@ -91,7 +105,14 @@ def _labels(stars: DataFrame) -> DataFrame:
 
 def _solve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for rows in all_rows(batches):
-        one, two = (rows[name].to_numpy().astype(str) for name in ("one", "two"))
-        found = connected_components(one, two)
-        columns = [pa.array(found.nodes, pa.string()), pa.array(found.labels, pa.string())]
+        ends = pa.concat_arrays([one_array(rows[name]) for name in ("one", "two")])
+        encoded = ends.dictionary_encode()
+        # Integers in the order of the identifiers' bytes, which is Spark's.
+        order = pc.sort_indices(encoded.dictionary).to_numpy().astype(np.int64)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        codes = rank[encoded.indices.to_numpy()]
+        found = connected_components(codes[: rows.num_rows], codes[rows.num_rows :])
+        names = encoded.dictionary.take(pa.array(order))
+        columns = [names.take(pa.array(found.nodes)), names.take(pa.array(found.labels))]
         yield pa.RecordBatch.from_arrays(columns, ["node", "component"])

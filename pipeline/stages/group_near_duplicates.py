@@ -11,11 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.images import NearDuplicateParams
-from pipeline.kernels.groups import NONE, TIER_NAMES, Verifier, choose_kept, keep_order, peel_groups
+from pipeline.kernels.groups import (
+    NONE,
+    TIER_NAMES,
+    Verifier,
+    choose_kept,
+    keep_order,
+    match_blocked,
+    peel_groups,
+    spread_blocked,
+)
 from pipeline.kernels.row_checks import one_array
 from pipeline.kernels.vectors import l2_normalise, to_matrix
 from pipeline.stages.arrow import whole_keys
@@ -31,7 +41,12 @@ from schemas.images import (
 from schemas.ingested import BLOCKED_IMAGES, IMAGE_EMBEDDINGS
 from schemas.labels import IMAGE_LABELS
 
-_PEELED = "image_id string, kept_image_id string, tier string, distance float"
+LINKED = "linked"
+"""Tier of a member that matches the kept image through neighbours only; see the parameters."""
+_PEELED = (
+    "component string, content string, speaker string, kept_image_id string, tier string, "
+    "distance float, is_blocked boolean"
+)
 
 
 def group_near_duplicates(
@@ -46,22 +61,21 @@ def group_near_duplicates(
 ) -> Mapping[str, DataFrame]:
     """Components of the pairs, then in each the best image and those that verify against it.
 
-    Images that a validation set removes take no part: what they would stand for must not go with
-    them.
+    Images that a validation set removes are never kept: what they would stand for must not go with
+    them. They still link the others, because equal signals are linked as a star, whose centre may
+    be one of them.
     """
     edges = near_duplicate_pairs.select(
         F.col("image_id_a").alias("one"), F.col("image_id_b").alias("two")
     )
-    if validation_overlaps is not None:
-        removed = validation_overlaps.select("image_id").distinct()
-        for side in ("one", "two"):
-            gone = removed.select(F.col("image_id").alias(side))
-            edges = edges.join(gone, on=side, how="left_anti")
     found = components(edges, ctx, params.task_rows, params.max_rounds)
     nodes = found.select(F.col("node").alias("image_id"), "component")
+    if validation_overlaps is not None:
+        nodes = nodes.join(validation_overlaps.select("image_id"), "image_id", "left_anti")
     signals = image_fingerprints.select(
         "image_id",
         "sha256",
+        F.col("sha256" if params.exact else "image_id").alias("content"),
         "phash",
         "is_flat",
         (F.col("width").cast("bigint") * F.col("height")).alias("area"),
@@ -69,22 +83,21 @@ def group_near_duplicates(
     labels = image_labels.select("image_id", F.size("cluster_ids").alias("num_labels"))
     members = nodes.join(signals, on="image_id", how="inner").join(labels, "image_id", how="left")
     members = members.withColumn("num_labels", F.coalesce("num_labels", F.lit(0)))
-    members = ctx.materialise(with_blocked(members, blocked_images))
-    return {"duplicate_groups": _groups(members, image_embeddings, params, ctx)}
+    members = ctx.materialise(with_blocked(members, image_fingerprints, blocked_images))
+    return {"duplicate_groups": _groups(members, image_embeddings, params)}
 
 
 def _groups(
-    members: DataFrame, image_embeddings: DataFrame, params: NearDuplicateParams, ctx: StageContext
+    members: DataFrame, image_embeddings: DataFrame, params: NearDuplicateParams
 ) -> DataFrame:
     """Peel one row a component and content, then give equal copies their kept image."""
-    rank = F.struct(
-        F.col("blocked").cast("int").alias("blocked"),
-        (-F.col("num_labels")).alias("labels"),
-        F.col("image_id").alias("image_id"),
+    # Of equal bytes all signals are equal but for these.
+    rank = F.struct((-F.col("num_labels")).alias("labels"), F.col("image_id").alias("image_id"))
+    columns = ("image_id", "sha256", "phash", "is_flat", "area", "num_labels", "has_blocked_bytes")
+    best = members.groupBy("component", "content").agg(
+        F.min_by(F.struct(*columns), rank).alias("best")
     )
-    # Of equal bytes the area is equal too: labels and identifier decide.
-    best = members.groupBy("component", "sha256").agg(F.min_by("image_id", rank).alias("image_id"))
-    rows = best.select("image_id").join(members, on="image_id", how="inner")
+    rows = best.select("component", "content", "best.*")
     rows = rows.join(image_embeddings, on="image_id", how="left")
 
     def peel(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -92,48 +105,57 @@ def _groups(
             yield _peel(group, params)
 
     ordered = rows.repartition(F.col("component")).sortWithinPartitions("component", "image_id")
-    peeled = ctx.materialise(ordered.mapInArrow(peel, _PEELED))
-    speaker = best.select("component", "sha256", F.col("image_id").alias("speaker"))
-    copies = members.join(speaker, on=["component", "sha256"], how="inner")
-    outcome = peeled.withColumnRenamed("image_id", "speaker")
-    named = copies.join(outcome, on="speaker", how="inner")
+    peeled = ordered.mapInArrow(peel, _PEELED)
+    named = members.select("image_id", "component", "content").join(
+        peeled, on=["component", "content"], how="inner"
+    )
     is_copy_of_kept = (F.col("kept_image_id") == F.col("speaker")) & (
         F.col("image_id") != F.col("speaker")
     )
     named = named.withColumn("tier", F.when(is_copy_of_kept, "exact").otherwise(F.col("tier")))
-    blocked = named.groupBy("kept_image_id").agg(F.max("blocked").alias("is_blocked"))
-    joined = named.join(blocked, on="kept_image_id", how="inner")
-    return joined.select("image_id", "kept_image_id", "tier", "distance", "is_blocked")
+    return named.select("image_id", "kept_image_id", "tier", "distance", "is_blocked")
 
 
 def _peel(rows: pa.Table, params: NearDuplicateParams) -> pa.RecordBatch:
     """Kept image of each row of one or more whole components."""
-    ids = one_array(rows["image_id"])
-    digests = one_array(rows["sha256"])
-    group = one_array(rows["component"]).dictionary_encode().indices.to_numpy().astype(np.int64)
-    order = keep_order(
-        rows["blocked"].to_numpy(),
-        rows["area"].to_numpy(),
-        rows["num_labels"].to_numpy().astype(np.int64),
-        digests,
-        ids,
-    )
-    if not params.verify_against_kept:
-        kept = choose_kept(group, order)
-        tier, distance = _tiers(rows, digests, params).match(np.arange(len(ids)), kept)
-        is_kept = kept == np.arange(len(ids))
-        tier[is_kept], distance[is_kept] = NONE, 0.0
-        distance = np.nan_to_num(distance)
+    ids, digests = one_array(rows["image_id"]), one_array(rows["sha256"])
+    component = one_array(rows["component"])
+    group = _codes(component)
+    blocked = rows["has_blocked_bytes"].to_numpy()
+    num_labels = rows["num_labels"].to_numpy().astype(np.int64)
+    order = keep_order(blocked, rows["area"].to_numpy(), num_labels, digests, ids)
+    verifier = _verifier(rows, digests, params)
+    names = [*TIER_NAMES, ""]  # NONE is -1
+    if params.verify_against_kept:
+        kept, tier, distance, _ = peel_groups(group, order, verifier)
     else:
-        peeled = peel_groups(group, order, _tiers(rows, digests, params))
-        kept, tier, distance = peeled.kept, peeled.tier, peeled.distance
-    names = pa.array(["", *TIER_NAMES], pa.string()).take(pa.array(tier.astype(np.int64) + 1))
-    columns = [ids, ids.take(pa.array(kept)), names, pa.array(distance, pa.float32())]
-    return pa.RecordBatch.from_arrays(columns, ["image_id", "kept_image_id", "tier", "distance"])
+        kept = choose_kept(group, order)
+        tier, distance = verifier.match(np.arange(len(ids)), kept)
+        is_kept = kept == np.arange(len(ids))
+        tier[(tier == NONE) & ~is_kept] = len(TIER_NAMES)
+        tier[is_kept], distance[is_kept] = NONE, 0.0
+        names.insert(len(TIER_NAMES), LINKED)
+    near_blocked = match_blocked(group, blocked, verifier)
+    is_blocked = near_blocked | near_blocked[kept] | spread_blocked(kept, blocked)
+    columns = [
+        component,
+        one_array(rows["content"]),
+        ids,
+        ids.take(pa.array(kept)),
+        pa.array([names[t] for t in tier], pa.string()),
+        pa.array(distance, pa.float32(), mask=np.isnan(distance)),
+        pa.array(is_blocked),
+    ]
+    return pa.RecordBatch.from_arrays(columns, [c.split()[0] for c in _PEELED.split(", ")])
 
 
-def _tiers(rows: pa.Table, digests: pa.Array, params: NearDuplicateParams) -> Verifier:
-    codes = digests.dictionary_encode().indices.to_numpy().astype(np.int64)
+def _codes(values: pa.Array) -> NDArray[np.int64]:
+    """Equal integers for equal values."""
+    return np.asarray(values.dictionary_encode().indices.to_numpy(), np.int64)
+
+
+def _verifier(rows: pa.Table, digests: pa.Array, params: NearDuplicateParams) -> Verifier:
+    codes = _codes(digests)
     vectors = None
     if params.semantic:
         column = one_array(rows["embedding"])

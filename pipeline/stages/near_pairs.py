@@ -21,7 +21,7 @@ from pipeline.kernels.cells import absorb_hot, assign_cells, cosine_pairs
 from pipeline.kernels.hamming import near_hashes
 from pipeline.kernels.hashing import hash_ints
 from pipeline.kernels.row_checks import one_array
-from pipeline.kernels.vectors import from_matrix, l2_normalise, to_matrix
+from pipeline.kernels.vectors import from_matrix, l2_normalise, row_products, to_matrix
 from pipeline.stages.arrow import all_rows, whole_keys
 from pipeline.stages.stage import SmallTable, StageContext
 
@@ -61,12 +61,13 @@ def perceptual_pairs(
     """
     hashed = fingerprints.where(~F.col("is_flat")).select("image_id", "phash")
     same = star_pairs(hashed, "phash", "perceptual")
+    if params.max_hamming == 0:
+        return same
     first = hashed.groupBy("phash").agg(F.min("image_id").alias("image_id"))
     distinct = ctx.materialise(first)
     plan = plan_tables(ctx.count(distinct), params.max_hamming)
     logger.info("near_duplicate_tables", extra={"fields": {"plan": plan.explanation}})
-    num_rows = plan.num_hashes * plan.num_tables
-    num_tasks = max(math.ceil(num_rows / params.task_rows), min(plan.num_tables, 8))
+    num_tasks = max(1, math.ceil(plan.num_hashes * plan.num_tables / params.task_rows))
     keyed = distinct.select("phash").mapInArrow(
         _router(plan, num_tasks), "route int, t int, phash bigint"
     )
@@ -181,10 +182,9 @@ def _pairs_of_cells(group: pa.Table, tau: float) -> Iterator[pa.RecordBatch]:
         own = np.arange(len(rows))
         leads, led = np.flatnonzero(leader == own), np.flatnonzero(leader != own)
         found = cosine_pairs(vectors[leads], tau, cells=cells[leads], cell=int(numbers[start]))
-        near = np.einsum("nd,nd->n", vectors[led], vectors[leader[led]], dtype=np.float64)
         one = np.concatenate([leads[found.left], leader[led]])
         two = np.concatenate([leads[found.right], led])
-        cosine = np.concatenate([found.cosine.astype(np.float64), near])
+        cosine = row_products(vectors, vectors, one, two)
         ids = one_array(rows["image_id"])
         distance = np.maximum(1.0 - cosine, 0.0).astype(np.float32)
         columns = [ids.take(pa.array(one)), ids.take(pa.array(two)), pa.array(distance)]

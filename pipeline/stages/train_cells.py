@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -49,10 +50,11 @@ def train_cells(
 def _centroids(rows: pa.Table, num_cells: int, seed: int) -> pa.RecordBatch:
     """Centroids of the sample in the order of its hashes; zero vectors take no part."""
     ids = one_array(rows["image_id"])
-    order = np.lexsort((np.array(ids.to_pylist(), object), hash64(ids, seed, STREAM)))
-    vectors = l2_normalise(to_matrix(one_array(rows["embedding"])))[order]
+    draws = pa.table({"draw": hash64(ids, seed, STREAM), "image_id": ids})
+    order = pc.sort_indices(draws, sort_keys=[("draw", "ascending"), ("image_id", "ascending")])
+    vectors = l2_normalise(to_matrix(one_array(rows["embedding"]))[order.to_numpy()])
     vectors = vectors[np.any(vectors != 0, axis=1)]
-    found = train_centroids(vectors, num_cells, seed=seed)
+    found = train_centroids(vectors, num_cells, seed=seed) if len(vectors) else vectors
     numbers = pa.array(np.arange(len(found), dtype=np.int32))
     return pa.RecordBatch.from_arrays(
         [numbers, from_matrix(found).cast(pa.binary())], EMBEDDING_CELLS.column_names

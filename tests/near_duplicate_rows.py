@@ -1,0 +1,64 @@
+"""Literal near-duplicate tables and a context that keeps frames in memory."""
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.kernels.vectors import from_matrix
+from schemas import ALL
+
+
+class Context:
+    """Cuts the lineage in memory: literal rows are small."""
+
+    def materialise(self, df):
+        return df.localCheckpoint()
+
+    def count(self, df):
+        return df.count()
+
+
+def cells(centroids):
+    """Centroids as a small table; its class is local because tasks cannot import this file."""
+
+    class Small:
+        def __init__(self, rows):
+            self._rows = rows
+
+        def read(self):
+            return self._rows
+
+    numbers = np.arange(len(centroids), dtype=np.int32)
+    centroid = from_matrix(np.asarray(centroids, np.float32))
+    return Small(pa.table({"cell_id": numbers, "centroid": centroid}))
+
+
+def packed(vector):
+    return np.asarray(vector, "<f4").tobytes()
+
+
+def print_row(image_id, sha256, phash=0, is_flat=False, width=10, height=10, **more):
+    """Row of `image_fingerprints`; hashes as unsigned integers."""
+    return {
+        "image_id": image_id,
+        "sha256": sha256,
+        "phash": phash - 2**64 if phash >= 2**63 else phash,
+        "width": width,
+        "height": height,
+        "num_bytes": 100,
+        "format": "png",
+        "orientation": 1,
+        "is_flat": is_flat,
+        "thumbnail": b"t",
+    } | more
+
+
+def frame(spark, name, rows, partitions=1):
+    """DataFrame of a contract; missing columns are null."""
+    contract = ALL[name]
+    values = [tuple(row.get(c) for c in contract.column_names) for row in rows]
+    return spark.createDataFrame(values, contract.ddl).repartition(partitions)
+
+
+def collected(df, *columns):
+    """Rows as sorted tuples."""
+    return sorted(tuple(row) for row in df.select(*columns).collect())
