@@ -62,6 +62,7 @@ class Trainer:
         model = build_model(params.model, num_labels, params.seed)
         self.model = cast(Any, model).to(device=world.device, memory_format=self._memory_format)
         self._parallel = _wrap(self.model, world)
+        self._settle_buckets()
         self.optimizer = build_optimizer(self.model, params.optimizer)
         self._dtype = autocast_dtype(params.precision, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self._dtype == torch.float16)
@@ -74,6 +75,21 @@ class Trainer:
         self._std = 255 * torch.tensor(params.data.std, device=world.device).view(shape)
         # One stream per process for drop path and the like; the start weights are shared.
         torch.manual_seed(params.seed + 1 + world.rank)
+
+    def _settle_buckets(self) -> None:
+        """Run one empty backward pass, after which DDP keeps its gradient buckets.
+
+        DDP orders its buckets anew after the first backward pass, and with three or more processes
+        the order decides how sums are rounded. Without this pass the first step of a resumed run
+        would round otherwise than the same step of the uninterrupted run.
+        """
+        if not isinstance(self._parallel, DistributedDataParallel):
+            return
+        size = self.params.model.image_size
+        image = torch.zeros((1, 3, size, size), device=self.world.device)
+        self._parallel.eval()  # no running statistics change
+        torch.autograd.backward(self._parallel(image).sum())
+        self.model.zero_grad(set_to_none=True)
 
     def step(self, batch: StepBatch, lr: float, stop: bool = False) -> StepCounts:
         """Show one global batch and update the weights.

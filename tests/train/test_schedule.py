@@ -29,6 +29,7 @@ def test_resnext_table():
     for step, expected in table.items():
         assert lr_at(step, RESNEXT, peak, main) == pytest.approx(expected, rel=1e-12)
     assert lr_at(231_308, RESNEXT, peak, main) == pytest.approx(2.75e-6, rel=2e-3)
+    assert lr_at(231_309, RESNEXT, peak, main) == lr_at(231_308, RESNEXT, peak, main)
 
 
 def test_twenty_drops_are_twenty_one_plateaus():

@@ -105,6 +105,14 @@ def test_label_outside_the_label_map_is_refused(make_release):
         open_release(str(root)).read_index(0)
 
 
+def test_label_given_twice_is_refused(make_release, monkeypatch):
+    monkeypatch.setattr("builtins.sorted", lambda labels: [*labels, *labels])
+    root = make_release()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="distinct"):
+        open_release(str(root)).read_index(0)
+
+
 # --- images --------------------------------------------------------------------------------------
 
 
