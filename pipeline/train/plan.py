@@ -6,7 +6,8 @@ a process is given some of the virtual ranks, so world size, workers and restart
 a step shows, and the samples of any step are found without replaying the steps before it.
 
 Cost at 1.329 billion samples in 132,900 shards, chunk 1024: 1.3 million chunks are sorted by hash,
-about 0.2 s and 40 MB in each loader process, once an epoch.
+0.6 s of one core and 42 MB of arrays in each loader process, once an epoch; a step is then found
+in 0.3 ms per virtual rank.
 """
 
 from __future__ import annotations
