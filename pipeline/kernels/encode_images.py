@@ -6,6 +6,8 @@ convolution kernels are chosen), but neither on its place in the batch nor on it
 the size fixed, the same picture gets the same bits however rows are cut into files and tasks.
 Another processor, torch or device may change the last bits.
 
+torch is imported when an encoder is loaded: clusters that bring their embeddings do without it.
+
 Source: SPEC-dataset I6.
 """
 
@@ -13,14 +15,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
-from pipeline.kernels.image_models import load_packaged_model, load_timm_model
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SPECS = (
     "package:efficientnet_lite0",
@@ -52,6 +54,8 @@ class ImageEncoder:
         model: float32 (n, 3, image_size, image_size) -> (n, d); put into eval mode here.
         preprocess: RGB picture of any size -> float32 (3, image_size, image_size).
         """
+        import torch
+
         layout = torch.channels_last if device == "cpu" else torch.contiguous_format
         model = model.eval().requires_grad_(False).to(device)
         self._model = model.to(memory_format=layout)
@@ -81,6 +85,8 @@ class ImageEncoder:
 
     def _forward(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
         """One pass of exactly ``batch_size`` pictures, missing ones empty."""
+        import torch
+
         pixels = torch.zeros((self.batch_size, 3, self.image_size, self.image_size))
         for row, image in enumerate(batch):
             pixels[row] = image
@@ -124,14 +130,18 @@ def load_image_encoder(
     Raises:
         ValueError: an unknown spec, model or checkpoint, or weights that are not to be had.
     """
-    torch.set_num_threads(threads)
     kind, _, name = spec.partition(":")
-    if spec == SPECS[0]:
-        model, preprocess = load_packaged_model(image_size)
-    elif kind == "timm" and name:
-        model, preprocess = load_timm_model(name, image_size)
-    else:
+    if spec != SPECS[0] and not (kind == "timm" and name):
         raise ValueError(
             f"image encoder {spec!r}: expected one of {', '.join(SPECS)}. Set embed_images.model."
         )
+    import torch
+
+    from pipeline.kernels.image_models import load_packaged_model, load_timm_model
+
+    torch.set_num_threads(threads)
+    if spec == SPECS[0]:
+        model, preprocess = load_packaged_model(image_size)
+    else:
+        model, preprocess = load_timm_model(name, image_size)
     return ImageEncoder(model, preprocess, image_size, batch_size, device)

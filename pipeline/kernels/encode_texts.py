@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -119,6 +118,7 @@ def load_text_encoder(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or each task starts a thread a core
     name = resolve_text_model(spec)
     try:
+        import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
     except ImportError as error:

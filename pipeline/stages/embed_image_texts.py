@@ -10,19 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config.ingest import EmbedTextsParams
-from pipeline.kernels.encode_texts import TextEncoder, load_text_encoder
+from pipeline.kernels.encode_texts import TextEncoder
 from pipeline.kernels.image_texts import image_text
 from pipeline.kernels.vectors import from_matrix
+from pipeline.stages.embed_terms import load_encoder
 from pipeline.stages.stage import BatchResult, BatchwiseStage, LedgerRule
 from schemas.ingested import IMAGES
 from schemas.labels import IMAGE_TEXT_EMBEDDINGS
 
 _TEXT_COLUMNS = ("tags", "title", "description")
-
-
-def load_encoder(params: EmbedTextsParams) -> TextEncoder:
-    """The encoder, loaded once a worker."""
-    return load_text_encoder(params.model, params.device, params.batch_tokens, params.threads)
 
 
 def embed_image_texts(

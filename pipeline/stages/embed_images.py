@@ -14,18 +14,16 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.config.ingest import EmbedImagesParams
-from pipeline.files.contents import read_contents
+from pipeline.files.contents import stream_contents
 from pipeline.files.fetch import FetchPolicy
 from pipeline.kernels.encode_images import ImageEncoder, load_image_encoder, to_rgb
 from pipeline.kernels.images import ImageLimits, Rejection, decode_image
 from pipeline.kernels.reasons import RowReason
-from pipeline.kernels.row_checks import REJECTED_SCHEMA, shorten
+from pipeline.kernels.row_checks import rejected_rows, shorten
 from pipeline.kernels.vectors import from_matrix
+from pipeline.stages.fingerprint_images import UNREADABLE
 from pipeline.stages.stage import BatchResult, BatchwiseStage, LedgerRule
 from schemas.ingested import IMAGE_EMBEDDINGS, IMAGES, REJECTED_IMAGE_EMBEDDINGS
-
-_READ_ROWS = 64
-"""Pictures read together where the table has only their uris."""
 
 
 def load_encoder(params: EmbedImagesParams) -> ImageEncoder:
@@ -57,18 +55,20 @@ def embed_rows(
     """
     keys = rows.column(key).to_pylist()
     limits = ImageLimits(params.limits.max_bytes, params.limits.max_pixels)
+    policy = FetchPolicy(params.read_seconds, params.read_retries, params.read_threads)
     kept: list[str] = []
-    bad: list[dict[str, str]] = []
+    reasons: dict[str, str] = {}
+    details: dict[str, str] = {}
 
     def pictures() -> Iterator[Image.Image]:
-        contents = _contents(rows, limits.max_bytes, params)
+        contents = stream_contents(rows["bytes"], rows["uri"], limits.max_bytes, policy)
         for name, content in zip(keys, contents, strict=True):
             if isinstance(content, Exception):
-                bad.append(_rejected(name, *_unreadable(content)))
+                reasons[name], details[name] = UNREADABLE, type(content).__name__
                 continue
             image = decode_image(content, limits)
             if isinstance(image, Rejection):
-                bad.append(_rejected(name, image.reason, image.detail))
+                reasons[name], details[name] = image.reason.value, shorten(image.detail)
             else:
                 kept.append(name)
                 yield to_rgb(image.image)
@@ -76,53 +76,16 @@ def embed_rows(
     vectors = encoder.encode(pictures())
     finite = np.isfinite(vectors).all(axis=1)
     for row in np.flatnonzero(~finite):
-        bad.append(_rejected(kept[row], RowReason.EMBEDDING_NOT_FINITE, ""))
-    bad.sort(key=lambda row: row["row_key"].encode())
+        reasons[kept[row]] = RowReason.EMBEDDING_NOT_FINITE.value
+    bad = [name for name in keys if name in reasons]
+    rejected = rejected_rows(bad, [reasons[b] for b in bad], [details.get(b) or None for b in bad])
     embedded = pa.table(
         {
             key: pa.array(kept, pa.string()).filter(pa.array(finite)),
             "embedding": from_matrix(vectors[finite]),
         }
     )
-    return embedded, pa.Table.from_pylist(bad, REJECTED_SCHEMA)
-
-
-def _contents(
-    rows: pa.Table, max_bytes: int, params: EmbedImagesParams
-) -> Iterator[bytes | Exception | None]:
-    """Encoded pictures in order, read a few at a time.
-
-    Raises:
-        OSError: 64 files in a row cannot be read, for other reasons than absence: the storage is at
-            fault, and setting the pictures aside would hide it.
-    """
-    policy = FetchPolicy(params.read_seconds, params.read_retries, params.read_threads)
-    data, uris = rows.column("bytes"), rows.column("uri")
-    for start in range(0, rows.num_rows, _READ_ROWS):
-        part = slice(start, start + _READ_ROWS)
-        found = read_contents(data[part], uris[part], max_bytes, policy)
-        if len(found) == _READ_ROWS and all(map(_is_outage, found)):
-            raise OSError(
-                f"images.uri: {_READ_ROWS} files in a row cannot be read, e.g. {uris[start]}: "
-                f"{found[0]!r}. Is the storage reachable from the workers?"
-            )
-        yield from found
-
-
-def _is_outage(content: bytes | Exception | None) -> bool:
-    return isinstance(content, Exception) and not isinstance(content, FileNotFoundError)
-
-
-def _unreadable(error: Exception) -> tuple[str, str]:
-    """Reason and detail of a file that cannot be read."""
-    if isinstance(error, FileNotFoundError):
-        return "not_found", ""
-    reason = "timed_out" if isinstance(error, TimeoutError) else "unreadable"
-    return reason, f"{type(error).__name__}: {error}"
-
-
-def _rejected(name: str, reason: str, detail: str) -> dict[str, str]:
-    return {"row_key": name, "reason": str(reason), "detail": shorten(detail)}
+    return embedded, rejected
 
 
 STAGE = BatchwiseStage(

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from pipeline.config.ingest import EmbedTextsParams
 from pipeline.files.storage import Storage
 from pipeline.files.vector_cache import VectorCache
-from pipeline.kernels.encode_texts import load_text_encoder, text_model_identity
+from pipeline.kernels.encode_texts import TextEncoder, load_text_encoder, text_model_identity
 from pipeline.kernels.vectors import from_matrix
 from pipeline.stages.stage import RelationalStage, StageContext
 from schemas.ingested import INTEREST_SEEDS, TERMS, TEXT_EMBEDDINGS
@@ -32,6 +32,11 @@ NUM_CELLS = 256
 _CELL = "_cell"
 _GROUP_TEXTS = 8192
 """Texts between two writes of the cache: 20 s of one core, the most that a killed task loses."""
+
+
+def load_encoder(params: EmbedTextsParams) -> TextEncoder:
+    """The encoder, loaded once a worker."""
+    return load_text_encoder(params.model, params.device, params.batch_tokens, params.threads)
 
 
 def embed_terms(
@@ -95,10 +100,7 @@ def embed_cells(rows: pa.Table, storage: Storage, params: EmbedTextsParams) -> p
         missing.append(texts.filter(pc.invert(is_known)))
     new = pa.concat_tables(missing) if missing else rows.slice(0, 0)
     if new.num_rows:
-        encoder = load_text_encoder(
-            params.model, params.device, params.batch_tokens, params.threads
-        )
-        vectors = from_matrix(encoder.encode(new.column("text").to_pylist()))
+        vectors = from_matrix(load_encoder(params).encode(new.column("text").to_pylist()))
         new = new.append_column("embedding", vectors)
         for cell in pc.unique(new.column(_CELL)).to_pylist():
             cache.add(cell, new.filter(pc.equal(new.column(_CELL), cell)))
