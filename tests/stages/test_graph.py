@@ -1,5 +1,6 @@
 """Components of DataFrames against union-find."""
 
+import itertools
 import math
 
 import numpy as np
@@ -29,7 +30,7 @@ def union_find(edges):
 
 def chain(prefix, order):
     names = [f"{prefix}{i:03d}" for i in order]
-    return list(zip(names, names[1:], strict=False))
+    return list(itertools.pairwise(names))
 
 
 def graphs():
