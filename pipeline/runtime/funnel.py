@@ -27,9 +27,10 @@ def funnel_steps(catalog: Catalog) -> list[FunnelStep]:
             ("interest restriction", _used_clusters(catalog), "clusters"),
         )
         for (name, num, kind), key in zip(
-            kinds, ("selected", "visual", "clustered", "restricted"), strict=True
+            kinds, ("selected", "in_visual_dictionary", "clustered", "restricted"), strict=True
         ):
-            images, labels = counts[f"funnel.{key}.images"], counts[f"funnel.{key}.labels"]
+            unit = "labels" if kind == "clusters" else "annotations"
+            images, labels = counts[f"images.{key}"], counts[f"{unit}.{key}"]
             steps.append(FunnelStep(name, num, kind, images, labels))
     if "training_images" in tables:
         found, num = tables["training_images"], tables["label_map"].num_rows

@@ -51,7 +51,7 @@ def ingest_taxonomy(
     del params, ctx
     name = F.trim(F.col("l1_interest")).alias("l1_interest")
     names = source_taxonomy.select(name).where(F.length("l1_interest") > 0)
-    return {"interests": names.groupBy("l1_interest").agg().select("l1_interest")}
+    return {"interests": names.distinct()}
 
 
 def ingest_interest_seeds(
