@@ -14,7 +14,13 @@ import pyarrow.compute as pc
 
 from pipeline.files.storage import Storage, open_storage
 from pipeline.kernels.hashing import bucket_of
-from pipeline.runtime.manifest import StageManifest, TableManifest, read_current
+from pipeline.runtime.manifest import (
+    POINTER,
+    VERSION_FOLDER,
+    StageManifest,
+    TableManifest,
+    read_current,
+)
 from pipeline.runtime.reader import bucket_path, read_part, read_table
 from schemas import ALL
 
@@ -75,10 +81,13 @@ def open_catalog(root: str) -> Catalog:
     storage = open_storage(root)
     stages = {}
     for home in storage.list():
-        if not home.startswith(("_", ".")):
+        pointer = f"{home}/{POINTER}"
+        if home.startswith(("_", ".")) or not storage.exists(pointer):
+            continue
+        if VERSION_FOLDER.fullmatch(storage.read_json(pointer)["path"]):
             manifest = read_current(storage, home)
-            if manifest is not None:
-                stages[manifest.stage] = manifest
+            assert manifest is not None
+            stages[manifest.stage] = manifest
     return Catalog(storage, stages)
 
 

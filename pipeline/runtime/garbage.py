@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import re
 
 from pipeline.files.storage import Storage, open_storage
-from pipeline.runtime.manifest import POINTER
-
-_VERSION = re.compile(r"[0-9a-f]{12}-\d{5}")
+from pipeline.runtime.manifest import POINTER, VERSION_FOLDER
 
 
 def collect_garbage(root: str, days: float, dry_run: bool = False) -> list[str]:
@@ -35,7 +32,7 @@ def collect_garbage(root: str, days: float, dry_run: bool = False) -> list[str]:
         current = storage.read_json(pointer)["path"]
         for version in storage.list(home):
             name = f"{home}/{version}"
-            is_old = _VERSION.fullmatch(version) and version != current
+            is_old = VERSION_FOLDER.fullmatch(version) and version != current
             if is_old and _newest(storage, name) < before:
                 found.append(name)
     if not dry_run:

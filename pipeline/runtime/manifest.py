@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline.stages.stage import Stage
 
 POINTER = "CURRENT.json"
 MANIFEST = "stage.json"
+VERSION_FOLDER = re.compile(r"[0-9a-f]{12}-\d{5}")
+"""Folder name of one version of a stage; other pointers below a root are not stages'."""
 
 
 class _Record(BaseModel):

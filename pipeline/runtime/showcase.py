@@ -23,6 +23,7 @@ from pipeline.files.storage import Storage, open_storage
 from pipeline.report.funnel import COLUMNS, FunnelStep, funnel_rows
 from pipeline.runtime.catalog import Catalog, open_catalog
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.manifest import POINTER
 
 NUM_PROCESSES = 2
 """Processes of the pretraining: the gloo run that a GPU machine does with NCCL."""
@@ -115,8 +116,9 @@ def _grid(steps: Sequence[FunnelStep]) -> Grid:
 
 def _losses(storage: Storage) -> list[float]:
     """Loss of each logged window, in order."""
-    path = "pretrain/log.jsonl"
-    if not storage.exists(path):
+    pointer = f"pretrain/{POINTER}"
+    if not storage.exists(pointer):
         return []
+    path = f"pretrain/{storage.read_json(pointer)['path']}/log.jsonl"
     lines = [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
