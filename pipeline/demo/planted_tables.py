@@ -5,6 +5,7 @@ Source: SPEC I1, Z1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.demo.planted_content import BEYOND_EDITS, EDITS, Contents, Copies, draw
+from pipeline.demo.planted_rows import image_names
 from pipeline.demo.planted_terms import VISUAL_KINDS, PlantedTerms
 
 
@@ -99,6 +101,42 @@ def family_rows(ids: list[str], copies: Copies) -> pa.Table:
             "is_inside": [e not in BEYOND_EDITS for e in edits],
         }
     )
+
+
+def leak_rows(
+    ids: list[str],
+    sets: list[str],
+    content: NDArray[np.int64],
+    chunks: Iterable[tuple[NDArray[np.int64], Copies]],
+    seed: int,
+) -> pa.Table:
+    """Corpus images made from the picture that a validation image was made from.
+
+    Args:
+        ids: validation images.
+        sets: their data sets.
+        content: int64, numbers of their pictures.
+        chunks: numbers of corpus images with what each one copies.
+        seed: of the world.
+
+    Returns:
+        one row a pair of validation and corpus image, in the order of the corpus.
+    """
+    by_content: dict[int, list[int]] = {}
+    for i, c in enumerate(content.tolist()):
+        by_content.setdefault(c, []).append(i)
+    rows: list[tuple[str, str, str, str, bool]] = []
+    wanted = np.array(sorted(by_content), np.int64)
+    for numbers, copies in chunks:
+        hits = np.flatnonzero(np.isin(copies.content, wanted))
+        names = image_names(numbers[hits], seed)
+        for name, at in zip(names, hits.tolist(), strict=True):
+            edit = EDITS[copies.edit[at]]
+            for v in by_content[int(copies.content[at])]:
+                rows.append((sets[v], ids[v], name, edit, edit not in BEYOND_EDITS))
+    sets_of, validation, image, edits, inside = zip(*rows, strict=True) if rows else ([],) * 5
+    table = strings(dataset=sets_of, validation_image_id=validation, image_id=image, edit=edits)
+    return table.append_column("is_inside", pa.array(inside, pa.bool_()))
 
 
 def embedding_rows(ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:

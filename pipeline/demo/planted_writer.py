@@ -246,27 +246,13 @@ class WorldWriter:
 
     def _put_leaks(self, ids: list[str], sets: list[str], content: NDArray[np.int64]) -> None:
         """Every corpus image made from the picture that a validation image was made from."""
-        by_content: dict[int, list[int]] = {}
-        for i, c in enumerate(content.tolist()):
-            by_content.setdefault(c, []).append(i)
-        rows: list[tuple[str, str, str, str, bool]] = []
-        wanted = np.array(sorted(by_content), np.int64)
-        for numbers in self._chunks():
-            copies = draw_copies(numbers, self.num_images, self.options.copy_share, self.seed)
-            hits = np.flatnonzero(np.isin(copies.content, wanted))
-            names = image_names(numbers[hits], self.seed)
-            for name, at in zip(names, hits.tolist(), strict=True):
-                edit = EDITS[copies.edit[at]]
-                for v in by_content[int(copies.content[at])]:
-                    rows.append((sets[v], ids[v], name, edit, edit not in BEYOND_EDITS))
-        sets_of, validation, image, edits, inside = zip(*rows, strict=True) if rows else ([],) * 5
-        table = tables.strings(
-            dataset=sets_of, validation_image_id=validation, image_id=image, edit=edits
+        share = self.options.copy_share
+        chunks = (
+            (numbers, draw_copies(numbers, self.num_images, share, self.seed))
+            for numbers in self._chunks()
         )
-        self.put(
-            "truth/validation_leaks",
-            table.append_column("is_inside", pa.array(inside, pa.bool_())),
-        )
+        rows = tables.leak_rows(ids, sets, content, chunks, self.seed)
+        self.put("truth/validation_leaks", rows)
 
     def _chunks(self) -> Iterator[NDArray[np.int64]]:
         for begin in range(0, self.num_images, CHUNK_IMAGES):

@@ -1,1 +1,1 @@
-"""Array kernels: numpy, Arrow, torch and faiss in, the same out. No Spark, disk, clock or global RNG."""
+"""Array kernels: numpy, Arrow, torch and faiss in, the same out. No Spark, disk or clock."""

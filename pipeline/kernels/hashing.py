@@ -44,7 +44,7 @@ def hash64(
 def bucket_of(
     ids: Iterable[str] | pa.Array | pa.ChunkedArray, num_buckets: int
 ) -> NDArray[np.int32]:
-    """Bucket of each id: Spark's ``pmod(xxhash64(id), num_buckets)``, the layout of bucketed tables.
+    """Bucket of each id, the layout of bucketed tables: Spark's ``pmod(xxhash64(id), n)``.
 
     Returns:
         int32 of shape (n,), in [0, num_buckets).
