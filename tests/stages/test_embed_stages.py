@@ -148,6 +148,7 @@ def test_vectors_that_are_not_finite_are_set_aside():
     )
     result = embed_images.embed_images(rows, Broken(), TINY).tables
     assert result["image_embeddings"]["image_id"].to_pylist() == ["i01"]
+    assert to_matrix(result["image_embeddings"]["embedding"]).tolist() == [[1, 2]]
     assert result["rejected_image_embeddings"]["row_key"].to_pylist() == ["i00", "i02"]
     assert set(result["rejected_image_embeddings"]["reason"].to_pylist()) == {
         "embedding_not_finite"
@@ -166,13 +167,13 @@ def test_image_without_text_gets_a_zero_vector():
         {
             "image_id": ["a", "b", "c"],
             "tags": pa.array([["red apple", "fruit"], None, None], pa.list_(pa.string())),
-            "title": ["Title", None, " "],
-            "description": pa.array([None, "only", None], pa.string()),
+            "title": ["Title", " ", None],
+            "description": pa.array([None, None, "only"], pa.string()),
         }
     )
     result = embed_image_texts.embed_image_texts(rows, Lengths(), TEXTS)
     found = result.tables["image_text_embeddings"]
-    assert to_matrix(found["embedding"]).tolist() == [[23, 1], [4, 1], [0, 0]]
+    assert to_matrix(found["embedding"]).tolist() == [[23, 1], [0, 0], [4, 1]]
     assert result.counts == {"images.without_text": 1}
 
 
@@ -229,10 +230,16 @@ def test_cells_that_are_partly_known_cost_their_new_texts_only(tmp_path, monkeyp
         return encode(texts)
 
     monkeypatch.setattr(encoder, "encode", watched)
-    first = pa.table({"text": ["a", "b"], "_cell": pa.array([0, 1], pa.int32())})
-    second = pa.table({"text": ["a", "c", "b"], "_cell": pa.array([0, 0, 1], pa.int32())})
-    embed_terms.embed_cells(first, storage, TEXTS)
-    found = embed_terms.embed_cells(second, storage, TEXTS).sort_by("text")
-    assert asked == [["a", "b"], ["c"]]
+
+    def embed(*texts):
+        cells = pa.array([int(text == "b") for text in texts], pa.int32())
+        rows = pa.table({"text": texts, "_cell": cells})
+        return embed_terms.embed_cells(rows, storage, TEXTS).sort_by("text")
+
+    embed("a", "z", "b")
+    found = embed("a", "c", "b")
+    assert asked == [["a", "z", "b"], ["c"]]
     assert found["text"].to_pylist() == ["a", "b", "c"]
     np.testing.assert_array_equal(to_matrix(found["embedding"]), encode(["a", "b", "c"]))
+    assert embed("a", "c", "z", "b").num_rows == 4
+    assert len(asked) == 2
