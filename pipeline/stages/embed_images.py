@@ -1,7 +1,7 @@
 """Visual embeddings of images, where no production embeddings are given (SPEC I6).
 
 Cost at 1.329 billion images of 224 pixels: one read of all bytes; 25,000 core-hours with the
-packaged encoder (15 images/s a core), or 370 GPU-hours at 1,000 images/s with ``device=cuda``. No
+packaged encoder (15 images/s a core); ``device=cuda`` takes one task a GPU (not measured). No
 shuffle. A killed run goes on with the buckets that are missing.
 """
 
