@@ -14,6 +14,9 @@ def test_every_preset_loads(preset):
 def test_override_reaches_the_field():
     config = load_config("tiny", ["select_visual_terms.boundary=0.7"])
     assert config.select_visual_terms.boundary == 0.7
+    assert (
+        load_config("tiny", ["cluster_terms.num_clusters=null"]).cluster_terms.num_clusters is None
+    )
     given = load_config("tiny", ["inputs.images.path=a.parquet"]).inputs.images
     assert given is not None
     assert given.path == "a.parquet"

@@ -59,4 +59,5 @@ def test_page_escapes_what_users_wrote():
     page = to_html("t", [Section("<b>", "x & y", "p.png", ("h",), [("<script>",)])])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+    assert "<p>x &amp; y</p>" in page
     assert 'alt="&lt;b&gt;. x &amp; y"' in page

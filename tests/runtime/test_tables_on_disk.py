@@ -216,7 +216,7 @@ def test_garbage_is_what_no_pointer_names_and_is_old(tmp_path):
     old = f"{STAGE.name}/{'a' * 12}-00001"
     assert collect_garbage(str(tmp_path), days=1) == []
     past = time.time() - 3 * 86400
-    for path in (tmp_path / old).rglob("*"):
+    for path in (tmp_path / STAGE.name).rglob("*"):
         os.utime(path, (past, past))
     assert collect_garbage(str(tmp_path), days=1, dry_run=True) == [old]
     assert (tmp_path / old).exists()
