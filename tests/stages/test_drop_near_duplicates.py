@@ -9,25 +9,8 @@ from pipeline.stages.drop_near_duplicates import STAGE
 from schemas.images import DUPLICATE_GROUPS, IMAGE_FINGERPRINTS, VALIDATION_OVERLAPS
 from schemas.ingested import BLOCKED_IMAGES
 
-NAMES = [
-    "a",
-    "b1",
-    "b2",
-    "b3",
-    "c1",
-    "c2",
-    "c3",
-    "d1",
-    "d2",
-    "t1",
-    "t2",
-    "u",
-    "v1",
-    "v2",
-    "v3",
-    "x1",
-    "x2",
-]
+NAMES = ["a", "b1", "b2", "b3", "c1", "c2", "c3", "d1", "d2"]
+NAMES += ["t1", "t2", "u", "v1", "v2", "v3", "x1", "x2"]
 PRINTS = [print_row(i, f"s-{i[0]}" if i[0] in "tx" else f"s-{i}") for i in NAMES]
 
 

@@ -116,7 +116,7 @@ def test_every_pair_at_radius_4_whatever_the_partitions_and_tasks(spark, corpus)
     assert len(semantic) > 200
     for pair, distance in expected.items():
         assert found[pair] == pytest.approx(distance, abs=1e-6)
-    assert found == found_pairs(spark, corpus, 5, is_turned=True, task_rows=100, **options)
+    assert found == found_pairs(spark, corpus, 5, is_turned=True, task_rows=1000, **options)
 
 
 def test_every_pair_at_radius_8_and_recall_of_three_probes(spark, corpus):
