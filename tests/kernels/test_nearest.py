@@ -26,10 +26,10 @@ def slow_hamming(hashes, stored):
 
 
 def test_hamming_by_hand(block):
-    stored = np.array([0b1111, 0b0000, 0b0011, 1 << 63], np.uint64)
+    stored = np.array([0b1111, 0b0000, 0b0011, 1 << 63, 0b0110], np.uint64)
     hashes = np.array([0, 0b0111, (1 << 64) - 1, 1 << 63], np.uint64)
     distance, at = nearest_hamming(hashes, stored)
-    # 0111 is one bit from 1111 (row 0) and from 0011 (row 2): the first is named.
+    # 0111 is one bit from rows 0, 2 and 4: the first is named.
     assert distance.tolist() == [0, 1, 60, 0]
     assert at.tolist() == [1, 0, 0, 3]
     assert distance.dtype == np.float32

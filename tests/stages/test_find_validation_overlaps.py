@@ -31,8 +31,9 @@ def corpus(seed=1):
     for i in range(60):  # near in hash, or in vector, or in both
         other = 200 + i % 40
         if i % 3:
+            hashes[i] = hashes[other]
             for bit in rng.choice(64, size=1 + i % 7, replace=False):
-                hashes[i] = hashes[other] ^ np.uint64(1 << int(bit))
+                hashes[i] ^= np.uint64(1 << int(bit))
         if i % 2:
             vectors[i] = vectors[other] + rng.normal(size=12) * 0.4
     vectors[[5, 90, 203]] = 0
