@@ -14,6 +14,7 @@ from pipeline.kernels.groups import (
     Verifier,
     choose_kept,
     keep_order,
+    match_blocked,
     peel_groups,
     spread_blocked,
 )
@@ -189,3 +190,23 @@ def test_empty():
     assert got.kept.tolist() == []
     with pytest.raises(IndexError):
         choose_kept(none, np.array([0]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 15), st.integers(0, 5)),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_matches_of_blocked_rows_equal_all_pairs_of_the_component(rows):
+    """rows: (group, is_blocked, phash, sha256)."""
+    group, blocked, phash, sha256 = (np.array(c) for c in zip(*rows, strict=True))
+    sha256 = sha256 + 10 * phash  # equal bytes, equal hashes
+    found = match_blocked(group, blocked, verifier(sha256, phash, radius=1))
+    expected = [
+        b or any(g == h and c and (p ^ q).bit_count() <= 1 for h, c, q, _ in rows)
+        for g, b, p, _ in rows
+    ]
+    assert found.tolist() == expected

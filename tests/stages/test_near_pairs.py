@@ -8,7 +8,7 @@ from near_duplicate_rows import Context, cells, collected, frame, packed, print_
 from pipeline.config.images import NearDuplicateParams
 from pipeline.kernels.cells import pair_recall
 from pipeline.kernels.vectors import from_matrix, l2_normalise
-from pipeline.stages import near_pairs
+from pipeline.stages import near_pairs, train_cells
 from pipeline.stages.find_near_duplicates import find_near_duplicates
 
 DIMENSION, TAU = 24, 0.9
@@ -180,3 +180,20 @@ def test_zero_vectors_and_no_cells_give_no_rows():
     assert cell_rows(vectors)["image_id"].to_pylist() == ["i00001"]
     nothing = near_pairs._cells_of(cell_batch(vectors), np.zeros((0, 0), np.float32), 3)
     assert list(nothing) == []
+
+
+def test_cells_of_a_sample_follow_from_its_ids_and_skip_zero_vectors():
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(50, 6)).astype(np.float32)
+    vectors[[3, 30]] = 0
+    rows = pa.Table.from_batches([cell_batch(vectors)])
+    found = train_cells._centroids(rows, 4, 7)
+    assert found["cell_id"].to_pylist() == [0, 1, 2, 3]
+    turned = train_cells._centroids(rows.take(pa.array(range(49, -1, -1))), 4, 7)
+    assert turned.equals(found)
+    assert train_cells._centroids(rows, 100, 7).num_rows == 48
+    assert train_cells._centroids(rows.slice(3, 1), 4, 7).num_rows == 0
+    empty = pa.table(
+        {"image_id": pa.array([], pa.string()), "embedding": pa.array([], pa.binary())}
+    )
+    assert train_cells._centroids(empty, 4, 7).num_rows == 0
