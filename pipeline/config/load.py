@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 from collections.abc import Iterable, Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.run import RunConfig
 
-PRESETS = "pipeline.config.presets"
-
 
 def preset_names() -> list[str]:
     """Names of the packaged presets, sorted."""
-    files = importlib.resources.files(PRESETS).iterdir()
+    files = _presets().iterdir()
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def _presets() -> Traversable:
+    # Below a package with a file of its own: a zip knows no folders that have none.
+    return importlib.resources.files("pipeline.config") / "presets"
 
 
 def load_config(
@@ -49,9 +53,9 @@ def load_config(
 
 def _read(preset: str) -> dict[str, Any]:
     if preset in preset_names():
-        text = (importlib.resources.files(PRESETS) / f"{preset}.yaml").read_text()
+        text = (_presets() / f"{preset}.yaml").read_text(encoding="utf-8")
     elif preset.endswith((".yaml", ".yml")):
-        text = Path(preset).read_text()
+        text = Path(preset).read_text(encoding="utf-8")
     else:
         raise ValueError(
             f"preset {preset!r}: expected one of {preset_names()} or the path of a .yaml file."

@@ -28,6 +28,10 @@ from pipeline.stages.stage import Stage
 
 def parse(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options that every job has: ``--preset``, ``--root``, ``--set``, ``--force``."""
+    return _parser(doc).parse_args(argv)
+
+
+def _parser(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--preset", default="tiny", help=f"{', '.join(preset_names())}, or a file")
     parser.add_argument("--root", help="folder or URI of the run, in place of the preset's")
@@ -35,7 +39,7 @@ def parse(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Namesp
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
     )
     parser.add_argument("--force", action="store_true", help="run although the output is current")
-    return parser.parse_args(argv)
+    return parser
 
 
 def run_job(stage: Stage) -> None:
@@ -47,17 +51,58 @@ def run_job(stage: Stage) -> None:
 
 def run_pipeline() -> None:
     """Command line of the whole chain in one Spark session; exits the process."""
-    options = parse("Run every stage that is not current, in order.")
+    parser = _parser("Run every stage that is not current, in order.")
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    some.add_argument(
+        "--only", action="append", metavar="STAGE", help="this stage alone, over what is published"
+    )
+    options = parser.parse_args()
     setup_logging("WARNING" if sys.stderr.isatty() else "INFO")
-    sys.exit(exit_code_of(lambda: run_chain(load_options(options), options.force)))
+    sys.exit(exit_code_of(lambda: _run_some(load_options(options), options)))
 
 
-def run_chain(config: RunConfig, force: bool = False) -> None:
-    """Bring every stage of a configuration up to date; opens no session when all are current."""
+def _run_some(config: RunConfig, options: argparse.Namespace) -> None:
+    run_chain(config, options.force, options.until, options.only or ())
+
+
+def run_chain(
+    config: RunConfig, force: bool = False, until: str | None = None, only: Sequence[str] = ()
+) -> None:
+    """Bring the stages of a configuration up to date; opens no session when all are current.
+
+    Args:
+        config: the run.
+        force: run stages although they are current.
+        until: name of the stage to stop after; None for the whole chain.
+        only: names of the stages to run, over the tables that others have published; empty for
+            all.
+
+    Raises:
+        UserError: a stage is not part of this configuration.
+        ValueError: an input is neither given, published nor made by an earlier stage.
+    """
     storage = open_storage(config.root)
+    chain = build_chain(config)
+    names = [stage.name for stage in chain]
+    for name in (*only, *([until] if until else ())):
+        _check_name(name, names)
     versions = source_versions(config.inputs, storage)
-    planned = plan_chain(build_chain(config), config, storage, versions)
-    _run(planned, config, storage, force)
+    if only:
+        published = published_tables(storage, chain)
+        versions |= {name: manifest.version for name, manifest in published.items()}
+        chain = [stage for stage in chain if stage.name in only]
+    if until:
+        chain = chain[: names.index(until) + 1]
+    _run(plan_chain(chain, config, storage, versions), config, storage, force)
+
+
+def _check_name(name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise UserError(
+            f"{name} is not part of this configuration: there is no such stage, its inputs are not "
+            f"given, or another stage makes its tables. Stages: {', '.join(names)}."
+        )
 
 
 def _run_one(stage: Stage, options: argparse.Namespace) -> None:
@@ -65,11 +110,7 @@ def _run_one(stage: Stage, options: argparse.Namespace) -> None:
     storage = open_storage(config.root)
     chain = build_chain(config)
     own = {s.name: s for s in chain}
-    if stage.name not in own:
-        raise UserError(
-            f"{stage.name} is not part of this configuration: its inputs are not given, or another "
-            f"stage makes its tables. Stages: {', '.join(s.name for s in chain)}."
-        )
+    _check_name(stage.name, list(own))
     stage = own[stage.name]  # the form that this configuration's inputs need
     published = published_tables(storage, chain)
     versions = source_versions(config.inputs, storage)

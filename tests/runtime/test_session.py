@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from submitted import submit
 
 from pipeline.config.runtime import RuntimeParams
 from pipeline.runtime.dist import build_app_zip
@@ -92,84 +91,23 @@ def test_every_data_file_of_the_packages_is_in_the_zip(tmp_path: Path, repositor
 
 
 PROBE = """
-import sys
 from pipeline.config.runtime import RuntimeParams
 from pipeline.runtime.explain import exit_code_of
 from pipeline.runtime.session import open_session
 
-def main():
-    spark = open_session("probe", RuntimeParams())
-
-    def look(part):
-        import pipeline
-        from pipeline.kernels.hashing import hash64
-        yield pipeline.__file__, int(hash64(["a"], 0, "s")[0])
-
-    print(sorted(set(spark.sparkContext.parallelize(range(2), 2).mapPartitions(look).collect())))
-    spark.stop()
-
-sys.exit(exit_code_of(main))
+sys.exit(exit_code_of(lambda: open_session("probe", RuntimeParams())))
 """
-
-
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.spark
-def test_zip_runs_on_a_local_cluster_from_an_empty_directory(tmp_path: Path) -> None:
-    package = build_app_zip(tmp_path / "app.zip")
-    job = tmp_path / "probe.py"
-    job.write_text(PROBE)
-    (tmp_path / "empty").mkdir()
-    before = set(worker_folders())
-    done = submit("local-cluster[1,1,1024]", package, job, tmp_path / "empty")
-    for folder in set(worker_folders()) - before:
-        shutil.rmtree(folder, ignore_errors=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "app.zip/pipeline/__init__.py" in done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.spark
 def test_missing_zip_is_one_sentence(tmp_path: Path, repository: Path) -> None:
+    # A driver that has the code, and executors that would not.
     job = tmp_path / "probe.py"
-    job.write_text(PROBE)
-    done = submit("local[1]", tmp_path / "gone.zip", job, tmp_path, str(repository))
+    job.write_text(f"import sys\nsys.path.append({str(repository)!r})\n{PROBE}")
+    (tmp_path / "empty").mkdir()
+    done = submit("local[1]", tmp_path / "gone.zip", job, tmp_path / "empty")
     assert done.returncode == 2, done.stderr[-3000:]
     told = done.stdout + done.stderr  # spark-submit sends the driver's errors to its output
     assert "gone.zip, which does not exist: build it with `make dist`." in told
     assert "Traceback" not in told
-
-
-def worker_folders() -> list[Path]:
-    """Where the workers of a local-cluster unpack code: always SPARK_HOME/work."""
-    import pyspark
-
-    return list((Path(pyspark.__file__).parent / "work").glob("app-*"))
-
-
-def submit(
-    master: str, package: Path, job: Path, folder: Path, python_path: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """spark-submit as a user would, with this interpreter."""
-    from pipeline.runtime.java import find_java
-
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": os.environ.get("HOME", "/tmp"),
-        "JAVA_HOME": str(find_java().home),
-        "PYSPARK_PYTHON": sys.executable,
-        "PYTHONPATH": python_path,
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_LOCAL_DIRS": str(folder),
-    }
-    command = [str(Path(sys.executable).parent / "spark-submit"), "--master", master]
-    command += ["--conf", "spark.ui.enabled=false", "--py-files", str(package), str(job)]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
