@@ -7,37 +7,37 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 INK, ACCENT, SOFT, WARN = "#1f2933", "#0b7285", "#adb5bd", "#c92a2a"
 
 
-def concreteness_histogram(
-    concreteness: NDArray[np.floating], boundary: float, num_bins: int = 40
-) -> Figure:
+def concreteness_histogram(concreteness: NDArray[np.floating], boundary: float) -> Figure:
     """Distribution of concreteness over terms, with the decision boundary.
 
     Args:
         concreteness: of shape (n_terms,), in [0, 1]; NaN for terms that were not scored.
-        boundary: decision boundary.
-        num_bins: bins over the range of the scores.
+        boundary: decision boundary; an edge of a bin.
 
     Source: paper Figure 3.
     """
     scores = concreteness[np.isfinite(concreteness)]
     figure = _figure(8, 4.2)
     axes = figure.subplots()
-    low = min(0.4, float(scores.min(initial=0.4)))
-    counts, edges = np.histogram(scores, np.linspace(low, 1.0, num_bins + 1))
-    is_kept = edges[:-1] >= boundary - 1e-9
-    colours = [ACCENT if kept else SOFT for kept in is_kept]
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colours)
+    # Accuracies are multiples of one over the test set: bins narrower than that draw a comb.
+    width = 0.01 if len(scores) > 5_000 else 0.025
+    below = np.ceil((boundary - float(scores.min(initial=0.4))) / width - 1e-6)
+    above = np.ceil((1.0 - boundary) / width - 1e-6)
+    edges = boundary + width * np.arange(-below, above + 1)
+    edges[-1] = 1.0
+    is_kept = scores >= boundary
+    for part, colour in ((scores[~is_kept], SOFT), (scores[is_kept], ACCENT)):
+        axes.hist(part, edges.tolist(), color=colour)
     axes.axvline(boundary, color=WARN, lw=1.5)
-    kept = int((scores >= boundary).sum())
-    top = float(np.max(counts, initial=1))
-    axes.text(
-        boundary, top, f" boundary {boundary:g}: {kept:,} of {len(scores):,} terms kept", color=WARN
-    )
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
+    text = f"boundary {boundary:g}: {int(is_kept.sum()):,} of {len(scores):,} terms kept"
+    axes.text(0.01, 0.98, text, color=WARN, va="top", transform=axes.transAxes)
     axes.set_xlabel("visual concreteness (held-out accuracy of the term's classifier)")
     axes.set_ylabel("terms")
     axes.set_title("Which terms can be predicted from the picture", loc="left")
@@ -50,7 +50,7 @@ def label_distribution(
     realised: NDArray[np.integer],
     policy: str,
 ) -> Figure:
-    """Images a label by rank, before and after resampling, on log-log axes.
+    """Images a label, each series by its own rank, and realised against expected numbers.
 
     Args:
         before: images that carry each label, of shape (n_labels,).
@@ -60,18 +60,29 @@ def label_distribution(
 
     Source: paper Figure 5 and section 4.6.
     """
-    order = np.argsort(-before, kind="stable")
-    rank = np.arange(1, len(order) + 1)
-    figure = _figure(8, 4.8)
-    axes = figure.subplots()
-    axes.loglog(rank, np.maximum(realised[order], 0.5), ".", ms=4, color=ACCENT, label="realised")
-    axes.loglog(rank, np.maximum(expected[order], 0.5), "-", lw=1, color=WARN, label="expected")
-    axes.loglog(rank, before[order], "-", lw=2, color=INK, label="before")
-    axes.set_xlabel("label, by rank before resampling")
-    axes.set_ylabel("images")
-    axes.set_title(f"Label distribution before and after resampling ({policy})", loc="left")
-    axes.legend(frameon=False)
+    figure = _figure(10.5, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    rank = np.arange(1, len(before) + 1)
+    left.loglog(rank, _descending(before), "-", lw=2, color=INK, label="before")
+    left.loglog(rank, _descending(expected), "-", lw=1.2, color=WARN, label="expected after")
+    left.loglog(rank, _descending(realised), ".", ms=4, color=ACCENT, label="realised after")
+    left.set_xlabel("rank of the label in its own series")
+    left.set_ylabel("images")
+    left.set_title(f"Label distribution, resampled by {policy}", loc="left", fontsize=10)
+    left.legend(frameon=False)
+    shown = np.maximum(expected, 0.5), np.maximum(realised, 0.5)
+    ends = [np.min(shown, initial=1e12), np.max(shown, initial=1)]
+    right.loglog(ends, ends, "-", lw=1, color=WARN)
+    right.loglog(*shown, ".", ms=4, color=ACCENT)
+    right.set_xlabel("expected images")
+    right.set_ylabel("realised images")
+    right.set_title("Every label: what was drawn", loc="left", fontsize=10)
     return figure
+
+
+def _descending(values: NDArray[np.number]) -> NDArray[np.float64]:
+    """Numbers by rank; 0, which has no place on a logarithmic axis, is drawn at one half."""
+    return np.maximum(np.sort(values.astype(np.float64))[::-1], 0.5)
 
 
 def funnel(
@@ -83,7 +94,11 @@ def funnel(
     places = np.arange(len(steps))
     _bars(left, places, images, "images", [f"{n:,}" for n in images])
     _bars(
-        right, places, labels_per_image, "labels an image", [f"{x:.2f}" for x in labels_per_image]
+        right,
+        places,
+        labels_per_image,
+        "terms or labels an image",
+        [f"{x:.2f}" for x in labels_per_image],
     )
     left.set_yticks(places, steps)
     left.invert_yaxis()
@@ -112,14 +127,15 @@ def extreme_terms(
         ("Most concrete", "Least concrete"), strict=True,
     ):  # fmt: skip
         places = np.arange(len(texts[part]))
-        axes.barh(places, concreteness[part], color=ACCENT if title[0] == "M" else SOFT)
+        colour = ACCENT if title[0] == "M" else SOFT
+        axes.barh(places, concreteness[part] - 0.5, left=0.5, color=colour)
         axes.errorbar(
             concreteness[part], places, xerr=standard_error[part], fmt="none", ecolor=INK, lw=0.8
         )
         axes.set_yticks(places, texts[part], fontsize=8)
-        axes.invert_yaxis()
+        axes.set_ylim(len(places) - 0.4, -0.6)
         axes.set_xlim(0.3, 1.02)
-        axes.axvline(0.5, color=WARN, lw=0.8, ls=":")
+        axes.axvline(0.5, color=WARN, lw=0.8)
         axes.set_title(title, loc="left")
         axes.set_xlabel("concreteness (0.5 is chance)")
     return figure
@@ -136,6 +152,7 @@ def sweep(
     for (name, share), colour in zip(shares.items(), (INK, ACCENT, WARN), strict=False):
         axes.plot(boundaries, share, marker="o", ms=3, color=colour, label=name)
     axes.axvline(boundary, color=SOFT, lw=1.5)
+    axes.text(boundary, 0.03, f" boundary {boundary:g}", color=INK, fontsize=9)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("decision boundary")
     axes.set_ylabel("share kept")
@@ -154,7 +171,7 @@ def image_grid(
         title: of the sheet.
     """
     width = max((len(cells) for _, cells in rows), default=1)
-    figure = _figure(1.35 * width + 2.2, 1.5 * len(rows) + 0.7)
+    figure = _figure(1.35 * width + 2.2, 1.4 * len(rows) + 0.5)
     grid = figure.subplots(len(rows) or 1, width, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -165,7 +182,8 @@ def image_grid(
         for axes, (picture, caption) in zip(line, cells, strict=False):
             if picture is not None:
                 axes.imshow(picture)
-            axes.set_title(caption, fontsize=6.5, color=INK, pad=2)
+            if caption:
+                axes.set_title(caption, fontsize=6.5, color=INK, pad=2)
     figure.suptitle(title, x=0.02, ha="left", color=INK)
     return figure
 
@@ -182,6 +200,7 @@ def _bars(
 
 
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
     figure.patch.set_facecolor("white")
     return figure

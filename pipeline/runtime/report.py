@@ -138,7 +138,10 @@ def _labels(catalog: Catalog, config: RunConfig) -> Drawn:
         table["realised_after"].to_numpy(),
         config.resample_images.policy,
     )
-    text = "Images a label, by rank. Resampling lifts the tail and lowers the head."
+    text = (
+        "Images a label, each series by its own rank, and every label's realised number against "
+        "the expected one. Resampling lifts the tail and lowers the head."
+    )
     return [(Section("Label distribution", text, "label_distribution.png"), figure)]
 
 

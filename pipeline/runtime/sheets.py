@@ -70,13 +70,14 @@ def near_duplicates(catalog: Catalog, config: RunConfig) -> list[tuple[Section, 
     for kept_id, group in members.items():
         cells = [(pictures.get(kept_id), "kept")]
         cells += [
-            (pictures.get(r["image_id"]), f"{r['tier']} {r['distance']:.3g}")
+            (pictures.get(r["image_id"]), _closeness(r["tier"], r["distance"]))
             for r in group.to_pylist()
         ]
         rows.append((_short(kept_id), cells))
     text = (
         f"{len(kept):,} groups, {dropped.num_rows:,} images dropped. Each row shows the kept image "
-        "and near-duplicates of it, with the tier that found them and their distance."
+        "and near-duplicates of it, with the tier that found them: bits of the perceptual hash "
+        "that differ, or the cosine of the embeddings."
     )
     figure = figures.image_grid(rows, "Near-duplicate groups")
     return [(Section("Near-duplicates", text, "near_duplicates.png"), figure)]
@@ -109,11 +110,19 @@ def _pictures(catalog: Catalog, ids: list[str]) -> dict[str, Picture]:
 
 def _thumbnail(data: bytes) -> Picture:
     with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP"]) as image:
-        image.thumbnail((SIDE, SIDE))
+        small = image.convert("RGBA")
+        small.thumbnail((SIDE, SIDE))
         sheet = Image.new("RGB", (SIDE, SIDE), "white")
-        place = ((SIDE - image.width) // 2, (SIDE - image.height) // 2)
-        sheet.paste(image.convert("RGB"), place)
+        place = ((SIDE - small.width) // 2, (SIDE - small.height) // 2)
+        sheet.paste(small, place, small)
         return np.asarray(sheet)
+
+
+def _closeness(tier: str, distance: float) -> str:
+    """What a distance means: bits that differ, or a cosine."""
+    if tier == "perceptual":
+        return f"perceptual: {distance:.0f} bits"
+    return f"semantic: {1 - distance:.3f}" if tier == "semantic" else tier
 
 
 def _short(text: str, length: int = 28) -> str:
