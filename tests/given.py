@@ -12,6 +12,7 @@ from pipeline.runtime.lifecycle import Lifecycle
 from pipeline.runtime.manifest import StageManifest, TableManifest
 from pipeline.runtime.planning import plan_stage
 from pipeline.runtime.reader import read_table
+from pipeline.runtime.sources import source_versions
 from pipeline.runtime.writer import write_part
 
 
@@ -64,7 +65,7 @@ def run_stage(spark, root, stage, given, num_buckets=2, **sections):
         stage: the stage.
         given: contract -> rows as dicts.
         num_buckets: of everything.
-        sections: sections of the configuration.
+        sections: sections of the configuration; `inputs` are its sources.
 
     Returns:
         storage, manifest, and table -> rows as dicts, by key.
@@ -73,6 +74,8 @@ def run_stage(spark, root, stage, given, num_buckets=2, **sections):
     storage = open_storage(config.root)
     published = {t.name: publish_rows(storage, t, r, num_buckets) for t, r in given.items()}
     versions = {name: manifest.version for name, manifest in published.items()}
+    if any(t.name.startswith("source_") for t in stage.reads):
+        versions |= source_versions(config.inputs, storage)
     planned = plan_stage(stage, config, storage, versions)
     manifest = Lifecycle(spark, config, storage, published).run(planned)
     tables = {

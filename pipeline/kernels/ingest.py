@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.kernels.annotate import to_nested
+from pipeline.kernels.nested import without_null_items
 from pipeline.kernels.reasons import RowReason
 from pipeline.kernels.row_checks import (
     Checked,
@@ -57,7 +58,7 @@ def check_images(table: pa.Table) -> Checked:
     )
     checker.reject(nowhere, RowReason.NO_URI_OR_BYTES)
     checker.reject_duplicates("image_id")
-    done = checker.finish()
+    done = checker.finish({"tags": without_null_items(checker.column("tags"))})
     return Checked(done.valid.cast(IMAGES.arrow_schema), done.rejected)
 
 
@@ -255,7 +256,8 @@ def check_embeddings(table: pa.Table, width: int, key: str = "image_id") -> Chec
 
     Args:
         table: ``key`` and embedding (list of floats, or float32 binary).
-        width: numbers an embedding must have (``most_common_length`` over the whole table).
+        width: numbers an embedding must have (``most_common_length`` over the whole table); with 0
+            no row is valid.
         key: image_id or term_id.
 
     Returns:
@@ -268,8 +270,9 @@ def check_embeddings(table: pa.Table, width: int, key: str = "image_id") -> Chec
         checker.reject_bad_text(key)
         checker.reject_empty(key)
     lengths = embedding_lengths(checker.column("embedding"))
-    checker.reject(lengths != width, RowReason.WRONG_EMBEDDING_LENGTH, lambda r: lengths[r])
-    rows = np.flatnonzero(lengths == width)
+    is_wrong = (lengths != width) | (lengths <= 0)
+    checker.reject(is_wrong, RowReason.WRONG_EMBEDDING_LENGTH, lambda r: lengths[r])
+    rows = np.flatnonzero(~is_wrong)
     matrix = np.zeros((table.num_rows, width), np.float32)
     if len(rows):
         matrix[rows] = _matrix(checker.column("embedding").take(pa.array(rows)))

@@ -151,6 +151,9 @@ def check_interests(table: pa.Table, key: str, taxonomy: Iterable[str]) -> Check
     checker = RowChecker(table.select([key, "l1_interest"]), key, "l1_interest")
     if pa.types.is_integer(checker.column(key).type):
         checker.reject(to_mask(checker.column(key).is_null()), RowReason.EMPTY_KEY)
+        ids = _integers(checker.column(key))
+        outside = (ids < 0) | (ids > MAX_TERM_ID)
+        checker.reject(outside, RowReason.ID_OUT_OF_RANGE, lambda r: ids[r])
     else:
         checker.reject_bad_text(key)
         checker.reject_empty(key)

@@ -80,3 +80,15 @@ def one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return column
     joined = column.combine_chunks()
     return joined if isinstance(joined, pa.Array) else pa.concat_arrays(joined.chunks)
+
+
+def without_null_items(lists: pa.Array) -> pa.Array:
+    """Lists without their null elements, which say nothing; null lists stay null."""
+    items = lists.flatten() if not pa.types.is_null(lists.type) else lists[:0]
+    if items.null_count == 0:
+        return lists
+    valid = items.is_valid()
+    parents = pc.list_parent_indices(lists).filter(valid)
+    lengths = np.bincount(np.asarray(parents), minlength=len(lists))
+    offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, items.filter(valid), mask=lists.is_null())

@@ -114,8 +114,8 @@ def read_source(spark: SparkSession, source: Source, table: Table, root: Storage
         place = local_path(source.path, root)
         reader = spark.read.options(**source.options)
         df = reader.format(source.format).load(_spark_uri(place))
-    for name, expression in source.columns.items():
-        df = df.withColumn(name, F.expr(expression))
+    # All at once: an expression means the table's own columns, not ones renamed before it.
+    df = df.withColumns({name: F.expr(text) for name, text in source.columns.items()})
     found = {field.name: field.dataType for field in df.schema.fields}
     breaches = [b for c in table.columns if (b := _breach(c, found, source.format))]
     if breaches:
@@ -147,11 +147,16 @@ def _fits(expected: str, kind: T.DataType) -> bool:
         if not (isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.StructType)):
             return False
         fields = {f.name: f.dataType for f in kind.elementType.fields}
-        wanted = dict(p.split(":") for p in expected[13:-2].split(","))
+        wanted = _struct_fields(expected)
         return all(n in fields and _fits(t, fields[n]) for n, t in wanted.items())
     if expected.startswith("array<"):
         return isinstance(kind, T.ArrayType) and _fits(expected[6:-1], kind.elementType)
     return isinstance(kind, _LENIENT[expected])
+
+
+def _struct_fields(kind: str) -> dict[str, str]:
+    """Field -> type of ``array<struct<...>>``."""
+    return dict(part.split(":") for part in kind[len("array<struct<") : -2].split(","))
 
 
 def _select(column: Column, found: Mapping[str, T.DataType]) -> SparkColumn:
@@ -163,6 +168,12 @@ def _select(column: Column, found: Mapping[str, T.DataType]) -> SparkColumn:
         return value
     if isinstance(kind, T.BinaryType) and column.type == "string":
         return value  # ingest decodes it and sets bad UTF-8 aside
+    if column.type.startswith("array<struct<"):  # a cast takes fields by place, not by name
+        fields = _struct_fields(column.type).items()
+        picked = F.transform(
+            value, lambda v: F.struct(*[v[name].try_cast(t).alias(name) for name, t in fields])
+        )
+        return picked.alias(column.name)
     return value.try_cast(column.spark_type).alias(column.name)
 
 

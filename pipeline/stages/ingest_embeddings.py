@@ -34,9 +34,10 @@ WIDTH = "_width"
 def with_width(df: DataFrame) -> DataFrame:
     """Rows with the table's embedding length, the most common one (ties: the smaller)."""
     kind = df.schema["embedding"].dataType
-    length = (
-        F.length("embedding") / 4 if isinstance(kind, T.BinaryType) else F.size(F.col("embedding"))
-    )
+    length = F.size(F.col("embedding"))
+    if isinstance(kind, T.BinaryType):
+        num_bytes = F.length("embedding")
+        length = F.when(num_bytes % 4 == 0, num_bytes / 4).otherwise(0)
     lengths = df.where(F.col("embedding").isNotNull()).groupBy(length.cast("int").alias(WIDTH))
     counted = lengths.agg(F.count("*").alias("_n")).where(F.col(WIDTH) > 0)
     best = counted.orderBy(F.desc("_n"), WIDTH).limit(1).select(WIDTH)

@@ -28,7 +28,9 @@ def ingest_validation_images(
 ) -> Mapping[str, DataFrame]:
     """Check images as the corpus's are checked; a bad given embedding sets its row aside."""
     del params
-    name = F.concat_ws("/", F.col("dataset").cast("string"), F.col("image_id").cast("string"))
+    key = ("dataset", "image_id")
+    dataset, image = (F.coalesce(F.col(c).cast("string"), F.lit("")) for c in key)
+    name = F.concat(dataset, F.lit("/"), image)
     rows = with_width(source_validation_images).withColumn("validation_id", name)
     good, bad = check_rows(rows, "validation_id", VALIDATION_IMAGES, _check, ctx)
     return {"validation_images": good, "rejected_validation_images": bad}
@@ -37,6 +39,8 @@ def ingest_validation_images(
 def _check(rows: pa.Table) -> Checked:
     """Check rows as images whose identifier is ``validation_id``, then their embeddings."""
     checker = RowChecker(rows, "validation_id")
+    checker.reject_bad_text("dataset", "image_id")
+    checker.reject_empty("dataset", "image_id")
     checker.reject_duplicates("validation_id")
     rows = checker.finish().valid
     original = one_array(rows["image_id"])
@@ -80,7 +84,7 @@ def _rows_of(valid: pa.Table, given: pa.Table) -> np.ndarray:
 
 STAGE = RelationalStage(
     name="ingest_validation_images",
-    version=1,
+    version=2,
     fn=ingest_validation_images,
     params=IngestParams,
     section="ingest",
