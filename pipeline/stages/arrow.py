@@ -87,6 +87,12 @@ def whole_keys(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Table
         yield pa.concat_tables(held)
 
 
+def with_null_row(df: DataFrame) -> DataFrame:
+    """The rows and one of nulls: without any row Spark would plan no task at all."""
+    nulls = [F.lit(None).cast(field.dataType).alias(field.name) for field in df.schema.fields]
+    return df.unionByName(df.sparkSession.range(1).select(*nulls))
+
+
 def all_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """All batches as one table; nothing for no batch."""
     found = [pa.Table.from_batches([batch]) for batch in batches]

@@ -31,14 +31,17 @@ def calibrate_threshold(
 ) -> Mapping[str, DataFrame]:
     """One threshold for all terms; a term with a sample of its own gets its own if configured.
 
+    Rows without a judgement or with a score outside [0, 1], as NaN is, are no part of the sample.
+
     Raises:
         ValueError: no threshold reaches the target on the whole sample.
     """
-    score = F.col("score")
-    usable = score.isNotNull() & ~F.isnan("score") & F.col("is_correct").isNotNull()
+    usable = F.col("score").between(0, 1) & F.col("is_correct").isNotNull()
     sample = ctx.materialise(
         source_labelled_annotations.where(usable).select("term_id", "score", "is_correct")
     )
+    if ctx.count(sample) == 0:  # tasks without rows would not notice
+        raise _out_of_reach(params, 0, 0.0)
 
     def thresholds(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in all_rows(batches):
@@ -83,11 +86,7 @@ def term_thresholds(
     overall = _curve(sample, params)
     if overall.chosen is None:
         best = float(np.max(overall.precision_lower, initial=0.0))
-        raise ValueError(
-            f"calibrate_threshold.target_precision: no threshold reaches {params.target_precision} "
-            f"on {sample.num_rows} judged annotations; the best bound is {best:.3f}. Lower the "
-            "target or judge more."
-        )
+        raise _out_of_reach(params, sample.num_rows, best)
     ids = np.sort(np.asarray(term_ids, np.int32))
     values = np.full(len(ids), overall.chosen, np.float32)
     if params.per_term:
@@ -103,6 +102,14 @@ def term_thresholds(
     return ids, values
 
 
+def _out_of_reach(params: CalibrateThresholdParams, num_judged: int, best: float) -> ValueError:
+    return ValueError(
+        f"calibrate_threshold.target_precision: no threshold reaches {params.target_precision} "
+        f"on {num_judged} judged annotations; the best bound is {best:.3f}. Lower the target or "
+        "judge more."
+    )
+
+
 def _curve(sample: pa.Table, params: CalibrateThresholdParams) -> ThresholdCurve:
     return calibrate(
         sample["score"].to_numpy(),
@@ -114,7 +121,7 @@ def _curve(sample: pa.Table, params: CalibrateThresholdParams) -> ThresholdCurve
 
 STAGE = RelationalStage(
     name="calibrate_threshold",
-    version=1,
+    version=2,
     fn=calibrate_threshold,
     params=CalibrateThresholdParams,
     inputs=(SOURCE_LABELLED_ANNOTATIONS,),

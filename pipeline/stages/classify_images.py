@@ -69,6 +69,8 @@ def classify_batch(
 ) -> BatchResult:
     """Interests above their thresholds; without any, the best one if configured."""
     ids = image_text_embeddings["image_id"]
+    if len(ids) == 0:  # an empty bucket does not know the width of its vectors
+        return BatchResult({"image_interests": IMAGE_INTERESTS.empty()})
     given = None
     if image_interactions is not None:
         at = positions_of(ids, image_interactions["image_id"])

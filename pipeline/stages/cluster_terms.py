@@ -27,6 +27,8 @@ from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
 from schemas.ingested import INTERESTS, TERMS, TEXT_EMBEDDINGS
 from schemas.labels import CLUSTERS, TERM_CLUSTERS, TERM_INTERESTS, VISUAL_TERMS
 
+MAX_TASKS = 1024
+"""Tasks at most; one an interest while there are no more."""
 _ROWS = (
     "l1_interest string, local int, term_id int, distance float, name string, "
     "num_terms int, top_terms array<string>, inertia double"
@@ -52,8 +54,9 @@ def cluster_terms(
                 members = Members(*tables, text_embeddings.read())
                 yield from _cluster_interest(interest, members, params)
 
-    # One task an interest: a task's python reads the small tables once.
-    spread = interests.repartitionByRange(64, "l1_interest")
+    # By range: a hash would give some tasks several interests.
+    num_tasks = min(max(ctx.count(interests), 1), MAX_TASKS)
+    spread = interests.repartitionByRange(num_tasks, "l1_interest")
     rows = ctx.materialise(spread.mapInArrow(run, _ROWS))
     heads = rows.where(F.col("name").isNotNull())
     order = Window.orderBy("l1_interest", "local").rowsBetween(Window.unboundedPreceding, 0)
@@ -100,8 +103,9 @@ class Members:
         self.text = one_array(terms["text"]).take(pa.array(of_term))
         at = positions_of(self.text, text_embeddings["text"])
         if (at < 0).any():
+            num_missing = len(np.unique(self.term_id[at < 0]))
             raise ValueError(
-                f"text_embeddings: {int((at < 0).sum())} visual terms have none, first "
+                f"text_embeddings: {num_missing} visual terms have none, first "
                 f"{self.text[int(np.argmax(at < 0))].as_py()!r}; expected one for each."
             )
         self._embeddings, self._at = one_array(text_embeddings["embedding"]), at

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
+from pipeline.kernels.align import positions_of
 from pipeline.kernels.interests import InterestModel
 from pipeline.kernels.nested import list_offsets, one_chunk
 from schemas.labels import TERM_INTEREST_MODEL, TERM_INTEREST_REPORT
@@ -26,6 +27,23 @@ def has_interests(column: pa.Array | pa.ChunkedArray, names: tuple[str, ...]) ->
     matrix = np.zeros((len(lists), len(names)), bool)
     matrix[rows[known], pc.drop_null(found).to_numpy()] = True
     return matrix
+
+
+def seed_vectors(seeds: pa.Table, embeddings: pa.Table) -> tuple[pa.Table, pa.Array]:
+    """Seed texts that have an embedding, by text, and their embeddings.
+
+    Raises:
+        ValueError: none has one.
+    """
+    seeds = seeds.sort_by("text")
+    at = positions_of(seeds["text"], embeddings["text"])
+    if not (at >= 0).any():
+        raise ValueError(
+            "interest_seeds: no seed text has an embedding, expected some. Are term_embeddings "
+            "given for other terms than the seeds?"
+        )
+    vectors = one_chunk(embeddings["embedding"]).take(pa.array(at[at >= 0]))
+    return seeds.filter(pa.array(at >= 0)), vectors
 
 
 def group_codes(texts: list[str]) -> NDArray[np.int64]:

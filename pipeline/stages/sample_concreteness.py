@@ -1,9 +1,10 @@
 """Positive images of every term and one pool of negatives (SPEC C1, C3).
 
-Cost at 1.329 billion images: two narrow scans of the selected annotations (counts, then draws). A
-term's rows are thinned by its known count before the shuffle, so 218,879 terms give at most some
-290 million rows whatever the corpus size (12 GB), joined with the embeddings of sampled images only
-(the table's identifiers are shuffled once, 1.4 TB with vectors). The pool is a top-k.
+Cost at 1.329 billion images: two narrow scans of the selected annotations (counts, then draws) and
+one of all annotations (the pool's). A term's rows are thinned by its known count before the
+shuffle, so 218,879 terms give at most some 290 million rows whatever the corpus size (12 GB),
+joined with the embeddings of sampled images only (the table's identifiers are shuffled once, 1.4 TB
+with vectors). The pool is a top-k.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ def sample_concreteness(
     chosen = _sampled(selected_annotations, params)
     drawn = image_embeddings.select("image_id", _draw(params.seed, POOL, "image_id").alias("draw"))
     lowest = drawn.orderBy("draw", "image_id").limit(params.pool_size).select("image_id")
-    pool = image_embeddings.join(lowest, on="image_id", how="left_semi")
+    pool = image_embeddings.join(F.broadcast(lowest), on="image_id", how="left_semi")
+    pool = ctx.materialise(pool)
     terms = F.transform("annotations", lambda a: a["term_id"])
-    given = annotations.select("image_id", terms.alias("term_ids"))
-    pool = ctx.materialise(pool).join(given, on="image_id", how="left")
+    # A left join shuffles its right side; the pool's annotations are few once picked out.
+    of_pool = annotations.join(F.broadcast(pool.select("image_id")), "image_id", "left_semi")
+    given = of_pool.select("image_id", terms.alias("term_ids"))
+    pool = pool.join(given, on="image_id", how="left")
     nothing = F.array().cast("array<int>")
     return {
         "concreteness_positives": chosen.join(image_embeddings, on="image_id", how="inner"),
@@ -49,7 +53,9 @@ def sample_concreteness(
 def _sampled(selected_annotations: DataFrame, params: SampleConcretenessParams) -> DataFrame:
     """At most max_positives rows (term_id, image_id) a term."""
     rows = selected_annotations.select("image_id", F.explode("annotations").alias("annotation"))
-    confident = rows.where(F.col("annotation.score") > params.min_confidence).select(
+    # As float: the double 0.8 is less than the float of a score of 0.8.
+    least = F.lit(params.min_confidence).cast("float")
+    confident = rows.where(F.col("annotation.score") > least).select(
         F.col("annotation.term_id").alias("term_id"), "image_id"
     )
     counts = confident.groupBy("term_id").agg(F.count("*").alias("num_positives"))
@@ -76,7 +82,7 @@ def _draw(seed: int, stream: str, *columns: str) -> Column:
 
 STAGE = RelationalStage(
     name="sample_concreteness",
-    version=1,
+    version=2,
     fn=sample_concreteness,
     params=SampleConcretenessParams,
     inputs=(SELECTED_ANNOTATIONS, ANNOTATIONS, IMAGE_EMBEDDINGS),

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.labels import ClassifyImagesParams
-from pipeline.kernels.align import positions_of
 from pipeline.kernels.interests import InterestSettings, fit
 from pipeline.kernels.row_checks import one_array
-from pipeline.kernels.vectors import to_matrix
-from pipeline.stages.arrow import all_rows
+from pipeline.stages.arrow import all_rows, with_null_row
 from pipeline.stages.classify_images import features_of
 from pipeline.stages.interest_model import (
     MODEL,
@@ -27,6 +26,7 @@ from pipeline.stages.interest_model import (
     has_interests,
     model_batch,
     report_of,
+    seed_vectors,
 )
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
 from schemas.ingested import (
@@ -66,13 +66,15 @@ def train_image_classifier(
 
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         names = tuple(interests.read()["l1_interest"].to_pylist())
-        groups = [table for table in all_rows(batches) if table.num_rows]
-        if groups:
-            yield _fit_images(groups[0], names, params)
-        else:
-            yield _fit_terms(interest_seeds.read(), text_embeddings.read(), names, params)
+        for seeds in all_rows(batches):
+            seeds = seeds.filter(pc.is_valid(seeds["image_id"]))
+            if seeds.num_rows:
+                yield _fit_images(seeds, names, params)
+            else:
+                yield _fit_terms(interest_seeds.read(), text_embeddings.read(), names, params)
 
-    model = ctx.materialise(rows.repartition(1).mapInArrow(train, MODEL))
+    one = with_null_row(rows).repartition(1)
+    model = ctx.materialise(one.mapInArrow(train, MODEL))
     return {"image_interest_model": model, "image_interest_report": report_of(model)}
 
 
@@ -108,9 +110,7 @@ def _fit_images(
 def _fit_terms(
     seeds: pa.Table, embeddings: pa.Table, names: tuple[str, ...], params: ClassifyImagesParams
 ) -> pa.RecordBatch:
-    at = positions_of(seeds["text"], embeddings["text"])
-    seeds = seeds.filter(pa.array(at >= 0))
-    vectors = one_array(embeddings["embedding"]).take(pa.array(at[at >= 0]))
+    seeds, vectors = seed_vectors(seeds, embeddings)
     model = fit(
         np.arange(seeds.num_rows),
         features_of(vectors, None, names),
@@ -119,7 +119,6 @@ def _fit_terms(
         names,
         _settings(params),
     )
-    assert len(to_matrix(vectors)) == seeds.num_rows
     return model_batch("images", model)
 
 

@@ -9,20 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from pipeline.config.labels import ClassifyTermsParams
-from pipeline.kernels.align import positions_of
 from pipeline.kernels.interests import InterestSettings, fit
-from pipeline.kernels.row_checks import one_array
 from pipeline.kernels.vectors import to_matrix
-from pipeline.stages.arrow import all_rows
+from pipeline.stages.arrow import all_rows, with_null_row
 from pipeline.stages.interest_model import (
     MODEL,
     group_codes,
     has_interests,
     model_batch,
     report_of,
+    seed_vectors,
 )
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
 from schemas.ingested import INTEREST_SEEDS, INTERESTS, TEXT_EMBEDDINGS
@@ -40,25 +40,18 @@ def train_term_classifier(
 
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in all_rows(batches):
+            rows = rows.filter(pc.is_valid(rows["text"]))
             yield _fit(rows, interests.read(), text_embeddings.read(), params)
 
-    model = ctx.materialise(interest_seeds.repartition(1).mapInArrow(train, MODEL))
+    model = ctx.materialise(with_null_row(interest_seeds).repartition(1).mapInArrow(train, MODEL))
     return {"term_interest_model": model, "term_interest_report": report_of(model)}
 
 
 def _fit(
     seeds: pa.Table, interests: pa.Table, embeddings: pa.Table, params: ClassifyTermsParams
 ) -> pa.RecordBatch:
-    seeds = seeds.sort_by("text")
-    at = positions_of(seeds["text"], embeddings["text"])
-    seeds = seeds.filter(pa.array(at >= 0))
-    if seeds.num_rows == 0:
-        raise ValueError(
-            "interest_seeds: no seed text has an embedding, expected some. Are term_embeddings "
-            "given for other terms than the seeds?"
-        )
+    seeds, vectors = seed_vectors(seeds, embeddings)
     names = tuple(interests["l1_interest"].to_pylist())
-    vectors = to_matrix(one_array(embeddings["embedding"]).take(pa.array(at[at >= 0])))
     settings = InterestSettings(
         params.num_folds,
         params.regularisation,
@@ -68,7 +61,7 @@ def _fit(
     )
     model = fit(
         np.arange(seeds.num_rows),
-        vectors,
+        to_matrix(vectors),
         has_interests(seeds["l1_interests"], names),
         group_codes(seeds["text"].to_pylist()),
         names,
