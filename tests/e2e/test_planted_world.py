@@ -127,7 +127,7 @@ def test_sensitive_words_stand_nowhere_in_the_release(
     hidden = {fold(t["text"]) for t in terms if t["kind"] in HIDDEN_KINDS}
     shown = {fold(t["text"]) for t in terms if t["kind"] not in HIDDEN_KINDS}
     assert len(hidden) >= 4
-    texts = [s.text + " ".join(strings(s.meta)) for s in samples]
+    texts = ["\n".join([s.text, *strings(s.meta)]) for s in samples]
     texts += [p.read_text() for p in run.release.iterdir() if p.suffix in (".json", ".md")]
     words = {w for text in texts for w in re.findall(r"\w+", fold(text))}
     assert len(words & shown) >= 10
