@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
 import sys
 from collections.abc import Sequence
@@ -99,9 +100,11 @@ def run_chain(
 
 def _check_name(name: str, names: Sequence[str]) -> None:
     if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(
             f"{name} is not part of this configuration: there is no such stage, its inputs are not "
-            f"given, or another stage makes its tables. Stages: {', '.join(names)}."
+            f"given, or another stage makes its tables.{hint} Stages: {', '.join(names)}."
         )
 
 

@@ -219,12 +219,27 @@ def _of_spark(error: BaseException) -> str | None:
             "(cluster), or use more buckets."
         )
     if re.search(r"PATH_NOT_FOUND|FAILED_READ_FILE|CANNOT_READ_FILE|NOT_A_PARQUET", text):
-        first = text.strip().splitlines()[0]
-        return f"Spark cannot read a file ({first}): check that it exists, is whole and readable."
+        return (
+            f"Spark cannot read a file ({_unread(text)}): check that it exists, is whole and "
+            "readable."
+        )
     if "UNRESOLVED_COLUMN" in text or "INCOMPATIBLE" in text.split("]")[0]:
         first = text.strip().splitlines()[0]
         return f"A table's schema does not fit ({first}): compare it with schemas/TABLES.md."
     return _of_task(text)
+
+
+def _unread(text: str) -> str:
+    """The file that Spark's message names, else the first line that says something."""
+    named = re.search(
+        r"(?:while reading file|not read footer for file:?) (\S+?)[.,]?(?:\s|$)", text
+    )
+    if named:
+        return named.group(1)
+    lines = [
+        line for line in text.strip().splitlines() if "error occurred while calling" not in line
+    ]
+    return lines[0] if lines else "not named"
 
 
 def _of_missing_on_executor(text: str) -> str:

@@ -50,6 +50,10 @@ def identity(source: Source, root: Storage) -> str:
 
     Of small inputs the whole content is hashed; of large ones names, sizes and Parquet footers,
     which hold offsets and statistics of every column chunk (other formats: modification times).
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: there are no files, or files that are not whole Parquet; names them.
     """
     digest = hashlib.sha256(source.model_dump_json(exclude={"path"}).encode())
     if source.path is None or source.snapshot is not None:
@@ -58,6 +62,10 @@ def identity(source: Source, root: Storage) -> str:
         (storage, name, int(storage.fs.size(storage.path(name))))
         for storage, name in _files(local_path(source.path, root))
     ]
+    if not files:
+        raise ValueError(f"{source.path}: holds no files, expected {source.format} files.")
+    if source.format == "parquet":
+        _check_parquet(source.path, files)
     is_small = sum(size for _, _, size in files) <= HASHED_BYTES
     for storage, name, size in files:
         digest.update(f"{name.rsplit('/', 1)[-1]}:{size}:".encode())
@@ -193,6 +201,21 @@ def _files(place: str) -> list[tuple[Storage, str]]:
     paths = sorted(str(p).removeprefix(storage.root + "/") for p in storage.fs.find(storage.root))
     data = [p for p in paths if not any(part[0] in "._" for part in p.split("/"))]
     return [(storage, name) for name in data]
+
+
+def _check_parquet(place: str, files: list[tuple[Storage, str, int]]) -> None:
+    """Refuse files cut short before Spark starts, whose message would name none of them."""
+    bad = [
+        f"{name.rsplit('/', 1)[-1]} ({size} bytes)"
+        for storage, name, size in files
+        if size < 12 or storage.read_range(name, size - 4, 4) != b"PAR1"
+    ]
+    if bad:
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise ValueError(
+            f"{place}: cut short or not Parquet: {', '.join(bad[:10])}{more}. Replace what is "
+            "broken, or say what it is with inputs.<name>.format."
+        )
 
 
 def _footer(storage: Storage, name: str, size: int) -> bytes:

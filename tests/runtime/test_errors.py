@@ -159,8 +159,15 @@ def test_files_that_spark_cannot_read(spark: SparkSession, tmp_path: Path) -> No
     assert "gone" in told(gone)
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 nothing PAR1")
-    assert "Spark cannot read a file" in told(
-        raised(lambda: spark.read.schema("a int").parquet(str(broken)).collect())
-    )
+    unread = told(raised(lambda: spark.read.schema("a int").parquet(str(broken)).collect()))
+    assert unread.startswith("Spark cannot read a file (")
+    assert "broken.parquet" in unread
+    assert "calling" not in unread
+    damaged = tmp_path / "damaged.parquet"
+    pq.write_table(pa.table({"a": list(range(10_000))}), damaged)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:50] + b"\xff" * 5000 + content[5050:])
+    unread = told(raised(lambda: spark.read.parquet(str(damaged)).write.parquet(f"{tmp_path}/o")))
+    assert "damaged.parquet" in unread
     frame = spark.createDataFrame([(1,)], "a int")
     assert "schemas/TABLES.md" in told(raised(lambda: frame.select("b").collect()))
