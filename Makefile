@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
 
 PRESET ?= demo
-ROOT ?= data/$(PRESET)
+ROOT ?= data/$(basename $(notdir $(PRESET)))
 ARGS ?=
 PY := .venv/bin/python
 # A cluster: make resample_images SUBMIT="spark-submit --master yarn --py-files dist/app.zip"
