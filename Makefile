@@ -92,7 +92,7 @@ gc: env ## delete table versions that no pointer names
 	@$(PY) jobs/collect_garbage.py --root $(ROOT) $(ARGS)
 
 lock: ## write requirements.lock from what is in .venv
-	@{ sed -n '/^#/p' requirements.lock; .venv/bin/pip freeze --exclude-editable; } > requirements.lock.new
+	@{ sed -n '/^#/p' requirements.lock; .venv/bin/pip freeze --all --exclude-editable --exclude pip; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock; cp requirements.lock .venv/requirements.lock
 
 clean: ## delete build products and caches; tables and .venv stay
