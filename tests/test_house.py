@@ -22,6 +22,7 @@ PACKAGES = ("pipeline", "jobs", "schemas")
 MAX_JOB_LINES = 50
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 70
+PLAIN_TOOLS = ("make", "bash", "sh", "awk", "df", "sed", "cat", "rm", "cp", "cmp", "touch", "grep")
 AT_HOME_ONLY = {
     "pipeline/demo/build_corpus.py": "writes the committed corpus into the checkout",
     "pipeline/runtime/showcase.py": "starts the trainer on this machine, from the checkout",
@@ -244,7 +245,7 @@ def make_in_a_clone(
     tools.mkdir()
     for name in ("Makefile", "requirements.lock"):
         shutil.copy(REPOSITORY / name, folder)
-    for tool in "make bash sh awk df sed cat rm cp cmp touch grep".split():
+    for tool in PLAIN_TOOLS:
         place = shutil.which(tool)
         if place is None:
             pytest.skip(f"no {tool} here")
