@@ -24,7 +24,18 @@ from pathlib import Path
 from pipeline.runtime.errors import PackagingError
 
 PACKAGES = ("jobs", "pipeline", "schemas")
-DATA_SUFFIXES = (".py", ".yaml", ".csv", ".json", ".parquet", ".properties", ".txt", ".md", ".npz")
+DATA_SUFFIXES = (
+    ".py",
+    ".yaml",
+    ".csv",
+    ".json",
+    ".parquet",
+    ".properties",
+    ".txt",
+    ".md",
+    ".npz",
+    ".png",
+)
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MTIME = 315532800
 """1980-01-01, the oldest time that zip and tar both hold."""

@@ -156,7 +156,7 @@ def test_changed_parameter_reruns_the_stage_and_what_follows(spark, tmp_path, gi
     run_chain(spark, config)
     changed = config.model_copy(update={"ingest": IngestParams(language="de")})
     storage = open_storage(config.root)
-    planned = plan_chain(CHAIN, changed, storage, source_versions(changed, storage))
+    planned = plan_chain(CHAIN, changed, storage, source_versions(changed.inputs, storage))
     assert [p.current for p in planned] == [None, None]
 
 
