@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipeline.kernels.ingest import CheckedNested
 from pipeline.kernels.row_checks import REJECTED_SCHEMA, Checked
 from pipeline.stages.stage import StageContext
 from schemas.contract import Table
@@ -19,6 +20,9 @@ not count."""
 MIN_BYTES = 64 << 20
 """Bytes at which a check is called even with fewer rows."""
 
+_ITEM, _ROW = "item", "row"
+"""What was rejected."""
+_TAGS = ("unit", *REJECTED_SCHEMA.names)
 Check = Callable[[pa.Table], Checked]
 
 
@@ -40,6 +44,18 @@ def check_rows(
     Returns:
         valid rows, rejected rows.
     """
+    good, bad, _ = check_nested(df, key, valid, check, ctx, whole)
+    return good, bad
+
+
+def check_nested(
+    df: DataFrame, key: str, valid: Table, check: Check, ctx: StageContext, whole: bool = False
+) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """As :func:`check_rows`, for a check whose result has ``rejected_rows`` too.
+
+    Returns:
+        valid rows, rejected items, rejected rows.
+    """
     grouped = df.repartition(1) if whole else df.repartition(F.col(key))
     rows = grouped.sortWithinPartitions(key)
 
@@ -48,13 +64,14 @@ def check_rows(
         for group in groups:
             yield from _tagged(check(group), valid).to_batches()
 
-    names = REJECTED_SCHEMA.names
-    ddl = f"{valid.ddl}, {', '.join(f'_{name} string' for name in names)}"
+    ddl = f"{valid.ddl}, {', '.join(f'_{name} string' for name in _TAGS)}"
     tagged = ctx.materialise(rows.mapInArrow(run, ddl))
-    is_rejected = F.col("_reason").isNotNull()
-    good = tagged.where(~is_rejected).select(*valid.column_names)
-    bad = tagged.where(is_rejected).select(*[F.col(f"_{name}").alias(name) for name in names])
-    return good, bad
+    good = tagged.where(F.col("_unit").isNull()).select(*valid.column_names)
+    columns = [F.col(f"_{name}").alias(name) for name in REJECTED_SCHEMA.names]
+    bad_items, bad_rows = (
+        tagged.where(F.col("_unit") == unit).select(*columns) for unit in (_ITEM, _ROW)
+    )
+    return good, bad_items, bad_rows
 
 
 def whole_keys(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Table]:
@@ -115,12 +132,18 @@ def _tagged(checked: Checked, valid: Table) -> pa.Table:
         [_plain(checked.valid.column(f.name), f.type) for f in valid.arrow_schema],
         schema=valid.arrow_schema,
     )
-    for name in REJECTED_SCHEMA.names:
+    for name in _TAGS:
         good = good.append_column(f"_{name}", pa.nulls(good.num_rows, pa.string()))
-    bad = checked.rejected
-    columns = [pa.nulls(bad.num_rows, f.type) for f in valid.arrow_schema]
-    columns += [bad.column(name).combine_chunks() for name in REJECTED_SCHEMA.names]
-    return pa.concat_tables([good, pa.table(columns, schema=good.schema)])
+    tables = [good]
+    rejected = {_ITEM: checked.rejected}
+    if isinstance(checked, CheckedNested):
+        rejected[_ROW] = checked.rejected_rows
+    for unit, bad in rejected.items():
+        columns = [pa.nulls(bad.num_rows, f.type) for f in valid.arrow_schema]
+        columns.append(pa.array([unit] * bad.num_rows, pa.string()))
+        columns += [bad.column(name).combine_chunks() for name in REJECTED_SCHEMA.names]
+        tables.append(pa.table(columns, schema=good.schema))
+    return pa.concat_tables(tables)
 
 
 def _plain(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -16,12 +16,13 @@ from pyspark.sql import DataFrame
 
 from pipeline.config.ingest import IngestParams
 from pipeline.kernels.ingest import (
+    CheckedNested,
     TermIndex,
     check_annotations_long,
     check_annotations_nested,
 )
 from pipeline.kernels.row_checks import Checked
-from pipeline.stages.arrow import check_rows
+from pipeline.stages.arrow import check_nested, check_rows
 from pipeline.stages.stage import LedgerRule, RelationalStage, SmallTable, StageContext
 from schemas.ingested import (
     ANNOTATIONS,
@@ -50,11 +51,8 @@ def ingest_nested(
 ) -> Mapping[str, DataFrame]:
     """Check images, then their items one by one."""
     del params
-    rows = source_annotations_nested
-    items = functools.partial(_check_nested, terms=terms, of_rows=False)
-    annotations, rejected = check_rows(rows, "image_id", ANNOTATIONS, items, ctx)
-    images = functools.partial(_check_nested, terms=terms, of_rows=True)
-    _, rejected_rows = check_rows(rows, "image_id", ANNOTATIONS, images, ctx)
+    rows, check = source_annotations_nested, functools.partial(_check_nested, terms=terms)
+    annotations, rejected, rejected_rows = check_nested(rows, "image_id", ANNOTATIONS, check, ctx)
     return {
         "annotations": annotations,
         "rejected_annotations": rejected,
@@ -66,12 +64,11 @@ def _check_long(rows: pa.Table, terms: SmallTable, language: str) -> Checked:
     return check_annotations_long(rows, TermIndex(terms.read(), language))
 
 
-def _check_nested(rows: pa.Table, terms: SmallTable, of_rows: bool) -> Checked:
+def _check_nested(rows: pa.Table, terms: SmallTable) -> CheckedNested:
     ids = terms.read()["term_id"].to_numpy()
     is_known = np.zeros(int(ids.max(initial=-1)) + 1, bool)
     is_known[ids] = True
-    checked = check_annotations_nested(rows, is_known)
-    return Checked(checked.valid, checked.rejected_rows if of_rows else checked.rejected)
+    return check_annotations_nested(rows, is_known)
 
 
 LONG = RelationalStage(

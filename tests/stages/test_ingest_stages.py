@@ -174,7 +174,7 @@ TERM_ROWS = [
     for t, text, language in ((3, "cat", "en"), (5, "chat", "fr"), (9, "dog", "en"))
 ]
 LONG = """\
-id;keyword;lang;percent
+id;keyword;term;percent
 b;dog;;50
 a; CAT ;en;90
 a;cat;EN;80
@@ -194,7 +194,8 @@ c;dog;en;Infinity
 def test_long_annotations_from_csv_with_other_column_names(spark, tmp_path, buckets):
     path = tmp_path / "long.csv"
     path.write_text(LONG)
-    columns = {"image_id": "id", "term": "keyword", "language": "lang"}
+    # The file has a column "term" too: expressions mean the file's columns, not renamed ones.
+    columns = {"image_id": "id", "term": "keyword", "language": "term"}
     columns["score"] = "try_cast(percent AS double) / 100"
     source = Source(path=str(path), format="csv", columns=columns)
     source = source.model_copy(update={"options": {"header": "true", "sep": ";"}})
