@@ -23,7 +23,7 @@ from pipeline.kernels.kmeans import allocate_k, count_distinct
 from pipeline.kernels.kmeans import cluster_terms as cluster
 from pipeline.kernels.row_checks import one_array
 from pipeline.kernels.vectors import to_matrix
-from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
+from pipeline.stages.stage import LedgerRule, RelationalStage, SmallTable, StageContext
 from schemas.ingested import INTERESTS, TERMS, TEXT_EMBEDDINGS
 from schemas.labels import CLUSTERS, TERM_CLUSTERS, TERM_INTERESTS, VISUAL_TERMS
 
@@ -198,4 +198,5 @@ STAGE = RelationalStage(
     inputs=(INTERESTS,),
     broadcast=(VISUAL_TERMS, TERM_INTERESTS, TERMS, TEXT_EMBEDDINGS),
     outputs=(CLUSTERS, TERM_CLUSTERS),
+    ledger=(LedgerRule("members", ("term_clusters",), ("clusters.num_terms",)),),
 )

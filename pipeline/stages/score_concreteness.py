@@ -18,7 +18,7 @@ from pipeline.kernels.concreteness import NegativePool, ProbeSettings, score_ter
 from pipeline.kernels.hashing import hash64
 from pipeline.kernels.nested import list_offsets, one_chunk
 from pipeline.kernels.vectors import to_matrix
-from pipeline.stages.stage import BatchResult, BatchwiseStage
+from pipeline.stages.stage import BatchResult, BatchwiseStage, LedgerRule
 from schemas.ingested import TERMS
 from schemas.labels import CONCRETENESS_POOL, CONCRETENESS_POSITIVES, TERM_CONCRETENESS
 
@@ -78,7 +78,9 @@ def score_batch(
         state.pool,
         state.settings,
     )
-    return BatchResult({"term_concreteness": scores}, {"terms.scored": scores.num_rows})
+    unused = len(owners) - sum(scores["num_positives"].to_pylist())
+    counts = {"terms.scored": scores.num_rows, "positives.dropped.too_few_negatives": unused}
+    return BatchResult({"term_concreteness": scores}, counts)
 
 
 STAGE = BatchwiseStage(
@@ -92,4 +94,12 @@ STAGE = BatchwiseStage(
     outputs=(TERM_CONCRETENESS,),
     batch_rows=32_768,
     whole_keys=True,
+    ledger=(
+        LedgerRule(
+            "positives",
+            ("concreteness_positives",),
+            ("term_concreteness.num_positives",),
+            dropped_counts="positives.dropped.",
+        ),
+    ),
 )
