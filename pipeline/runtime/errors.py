@@ -6,10 +6,7 @@ Nothing here imports Spark: the trainer's jobs use it on machines without Java.
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
-
-MIN_PYTHON = (3, 11)
 
 
 class UserError(ValueError):
@@ -22,23 +19,6 @@ class JavaError(UserError):
 
 class PackagingError(UserError):
     """The project's own code cannot be shipped to the executors."""
-
-
-def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> None:
-    """Refuse an interpreter that is too old.
-
-    Args:
-        version: (major, minor, ...), by default the running interpreter's.
-
-    Raises:
-        UserError: older than 3.11.
-    """
-    if tuple(version[:2]) < MIN_PYTHON:
-        found = ".".join(map(str, version[:3]))
-        raise UserError(
-            f"Python {found} at {sys.executable} is too old, 3.11 or newer is needed: install it "
-            "and run `make` again, or name it with `make PYTHON=/path/to/python3.11`."
-        )
 
 
 def check_disk(folder: str | Path, needed_bytes: int) -> None:

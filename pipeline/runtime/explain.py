@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.runtime.errors import UserError, check_python
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.logs import redact
 
 USER_ERROR_EXIT = 2
@@ -52,7 +52,6 @@ def exit_code_of(main: Callable[[], object]) -> int:
         Anything else is raised, traceback and all. PIPELINE_DEBUG=1 shows the traceback always.
     """
     try:
-        check_python()
         main()
     except KeyboardInterrupt:
         sys.stderr.write("error: Interrupted; what was published before stays as it was.\n")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import pytest
 from pyarrow import dataset
 
 from pipeline.config.runtime import RuntimeParams
-from pipeline.runtime.errors import JavaError, UserError, check_disk, check_python
+from pipeline.runtime.errors import JavaError, UserError, check_disk
 from pipeline.runtime.explain import exit_code_of, explain
 
 if TYPE_CHECKING:
@@ -95,10 +97,14 @@ def test_our_value_errors_are_for_the_user_and_others_are_bugs() -> None:
     assert explain(AssertionError("x")) is None
 
 
-def test_old_python() -> None:
-    with pytest.raises(UserError, match=r"Python 3\.9\.2 .* is too old, 3\.11 or newer"):
-        check_python((3, 9, 2))
-    check_python((3, 11, 0))
+def test_old_python(repository: Path) -> None:
+    code = "import sys; sys.version_info = (3, 9, 2); import pipeline.runtime.cli"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Python 3.9.2 at ")
+    assert "is too old, 3.11 or newer is needed" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
