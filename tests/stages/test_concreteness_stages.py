@@ -118,7 +118,11 @@ def test_samples_do_not_depend_on_buckets(samples):
     assert samples[0] == samples[1]
 
 
-CONCRETE, ABSTRACT, FEW = (0, 1, 2), (3, 4, 5), 6
+CONCRETE, ABSTRACT, FEW, CROWDED = (0, 1, 2), (3, 4, 5), 6, 7
+"""The last is carried by all but 30 of the pool's images."""
+
+
+COUNTS = {"positives.dropped.too_few_negatives": 30, "terms.scored": 8}
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +130,15 @@ def planted():
     """Concrete terms are shifted along an axis of their own; abstract ones are the pool's."""
     rng = np.random.default_rng(11)
     pool = [
-        {"image_id": f"p{i:03d}", "term_ids": [], "embedding": vector(*rng.normal(size=8))}
+        {
+            "image_id": f"p{i:03d}",
+            "term_ids": [CROWDED] * (i >= 30),
+            "embedding": vector(*rng.normal(size=8)),
+        }
         for i in range(300)
     ]
     positives = []
-    for term in (*CONCRETE, *ABSTRACT, FEW):
+    for term in (*CONCRETE, *ABSTRACT, FEW, CROWDED):
         for i in range(3 if term == FEW else 60):
             x = rng.normal(size=8)
             x[term] += 3.0 * (term in CONCRETE)
@@ -140,7 +148,7 @@ def planted():
     terms = [
         {"term_id": t, "text": f"t{t}", "language": "en", "canonical_term_id": t}
         | {"is_sensitive": False}
-        for t in range(7)
+        for t in range(8)
     ]
     return {CONCRETENESS_POSITIVES: positives, CONCRETENESS_POOL: pool, TERMS: terms}
 
@@ -166,7 +174,7 @@ def scores(spark, tmp_path_factory, planted):
 def test_planted_concrete_terms_score_above_abstract_ones(scores):
     _, manifest, tables = scores[0]
     rows = {row["term_id"]: row for row in tables["term_concreteness"]}
-    assert sorted(rows) == [*CONCRETE, *ABSTRACT, FEW]
+    assert sorted(rows) == [*CONCRETE, *ABSTRACT, FEW, CROWDED]
     assert min(rows[t]["concreteness"] for t in CONCRETE) > 0.8
     assert max(rows[t]["concreteness"] for t in ABSTRACT) < 0.68
     for term in (*CONCRETE, *ABSTRACT):
@@ -177,13 +185,16 @@ def test_planted_concrete_terms_score_above_abstract_ones(scores):
     few = rows[FEW]
     assert (few["status"], few["num_positives"], few["num_test"]) == ("too_few_positives", 3, 0)
     assert few["concreteness"] is few["standard_error"] is few["wilson_lower"] is None
-    assert manifest.counts == {"terms.scored": 7}
+    assert (rows[CROWDED]["num_positives"], rows[CROWDED]["num_test"]) == (30, 60)
+    assert manifest.counts == COUNTS
+    line = manifest.ledger[0]
+    assert (line.rows_in, line.rows_out, line.dropped) == (423, 393, {"too_few_negatives": 30})
 
 
 def test_scores_do_not_depend_on_buckets_nor_on_slices(scores):
     tables = [tables["term_concreteness"] for _, _, tables in scores]
     assert tables[0] == tables[1] == tables[2]
-    assert [m.counts for _, m, _ in scores] == [{"terms.scored": 7}] * 3
+    assert [m.counts for _, m, _ in scores] == [COUNTS] * 3
 
 
 def test_images_with_an_alias_of_the_term_are_no_negatives():
