@@ -11,11 +11,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from pipeline.kernels import concreteness as kernel
-from pipeline.kernels.binomial import standard_error, wilson_lower
 from pipeline.kernels.concreteness import ProbeSettings, score_terms
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
-from pipeline.kernels.concreteness_splits import plan_folds
 from pipeline.kernels.hashing import hash_ints
 
 DIM = 12
@@ -220,68 +218,6 @@ def test_ridge_equals_scikit_learn_in_float64():
         fit_ridge(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.ones(1, 2), 0.0)
 
 
-@pytest.mark.parametrize("num_rows", [2, 3, 11, 19, 20, 59, 60, 61, 150, 1000])
-def test_split_tests_every_row_once_or_the_stated_share_and_batches_cover_the_rest(num_rows):
-    plans = plan_folds(num_rows, 0.2, 60, 5, 200, 16, 8)
-    tested = np.concatenate([p.test[p.test >= 0] for p in plans])
-    if num_rows < 60:
-        assert sorted(tested) == list(range(num_rows))
-    else:
-        assert len(plans) == 1
-        assert len(tested) == round(num_rows * 0.2)
-    for plan in plans:
-        train = plan.train[plan.train >= 0]
-        assert sorted([*train, *plan.test[plan.test >= 0]]) == list(range(num_rows))
-        sizes = (plan.train >= 0).sum(axis=1)
-        assert sizes.min() >= 1
-        assert sizes.max() - sizes.min() <= 1
-        assert 2 * sizes.max() <= 200
-    with pytest.raises(ValueError, match="expected >= 2"):
-        plan_folds(1, 0.2, 60, 5, 200, 16, 8)
-
-
-def test_full_support_gets_eight_steps_of_two_hundred_rows():
-    (plan,) = plan_folds(1000, 0.2, 200, 5, 200, 32, 8)
-    assert plan.shape == (8, 100, 200)
-
-
-def test_negatives_never_carry_the_term_nor_are_its_positives():
-    rng = np.random.default_rng(1)
-    ids = image_hashes(np.arange(400))
-    sets = [sorted(rng.choice(6, rng.integers(0, 4), replace=False)) for _ in ids]
-    offsets = np.concatenate([[0], np.cumsum([len(s) for s in sets])])
-    flat = np.array([t for s in sets for t in s])
-    canonical = np.array([0, 1, 2, 3, 4, 0])  # term 5 is an alias of term 0
-    pool = NegativePool.build(ids, rng.normal(size=(400, 3)), offsets, flat, canonical)
-    carries = {int(h): {int(canonical[t]) for t in s} for h, s in zip(ids, sets, strict=True)}
-    for term in range(7):
-        taken = ids[[3, 7, 11]]
-        rows = pool.draw(term, taken, 10**6, seed=0)
-        want = {h for h, s in carries.items() if (0 if term == 5 else term) not in s} - {
-            int(h) for h in taken
-        }
-        assert {int(h) for h in pool.image_hashes[rows]} == want
-        few = pool.draw(term, taken, 20, seed=0)
-        hashes = sample_hashes(pool.image_hashes, term, 0, "concreteness.negatives")
-        assert list(few) == sorted(rows, key=lambda r: hashes[r])[:20]
-    assert not np.array_equal(pool.draw(6, taken, 20, 0), pool.draw(6, taken, 20, 1))
-
-
-def test_draw_is_uniform_and_independent_of_pool_order():
-    size = 5000
-    ids = image_hashes(np.arange(size))
-    x = np.zeros((size, 1), np.float32)
-    empty = np.zeros(size + 1, int)
-    pool = NegativePool.build(ids, x, empty, np.zeros(0, int))
-    none = np.zeros(0, np.uint64)
-    times = np.zeros(size)
-    for term in range(300):
-        times[pool.draw(term, none, 100, 0)] += 1
-    assert abs(times.var() / times.mean() - 1) < 0.1  # binomial: variance = mean * (1 - 0.02)
-    turned = NegativePool.build(ids[::-1], x, empty, np.zeros(0, int))
-    assert np.array_equal(pool.draw(5, none, 100, 0), turned.draw(5, none, 100, 0))
-
-
 def test_refusals_and_degenerate_terms():
     owner, ids, x, pool = mixed_support()
     everywhere = NegativePool.build(
@@ -332,12 +268,3 @@ def test_more_positives_than_wanted_takes_the_lowest_hashes(monkeypatch):
     assert list(seen[0].positives) == list(order[:100])
     assert row["num_positives"].to_pylist() == [100]
     assert row["num_test"].to_pylist() == [40]
-
-
-def test_binomial_bounds_by_hand():
-    # p = 0.9, n = 100, z = 1.645: (0.9 + 0.01353 - 0.05110) / 1.02706
-    assert wilson_lower(90, 100, 0.95) == pytest.approx(0.83984, abs=2e-4)
-    assert wilson_lower([0, 0, 5], [0, 10, 5], 0.95) == pytest.approx([0, 0, 5 / 7.7055], abs=1e-4)
-    assert standard_error(90, 100) == pytest.approx(0.03)
-    with pytest.raises(ValueError, match="confidence"):
-        wilson_lower(1, 2, 0.5)
