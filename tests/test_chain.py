@@ -27,7 +27,6 @@ MODEL = "fits a model to rows, none of which comes out again"
 MAKES_NEW = {
     "calibrate_threshold": "judged annotations become thresholds",
     "certify_validation": "images become one line a tier",
-    "cluster_terms": "a term is in as many clusters as it has interests",
     "count_term_documents": "texts become counts of terms",
     "embed_terms": "texts of terms and seeds, each embedded once",
     "find_near_duplicates": "images become pairs",
@@ -37,7 +36,6 @@ MAKES_NEW = {
     "ingest_blocked_images": "a row may name an image twice: by identifier and by digest",
     "ingest_taxonomy": "repeated names are one interest",
     "sample_concreteness": "draws a sample",
-    "score_concreteness": "images of a term become its score",
     "sweep_concreteness": "scores become counts at every boundary",
     "train_cells": MODEL,
     "train_image_classifier": MODEL,
