@@ -146,9 +146,11 @@ def test_opted_out_images_are_counted_wherever_they_are(run: WorldRun) -> None:
     truth = read_truth(run.world.read)
     named = run.world.read("truth/blocked")["image_id"][0].as_py()
     assert blocked_scores(run.catalog.read, truth, {named})["num_named_left"] == 1
+    opted_out = tampered(run, "unique_images", with_rows(run, "blocked"))
+    found = blocked_scores(opted_out, truth, set())
+    assert found["num_named_left"] == found["num_named"]
     everything = tampered(run, "unique_images", with_rows(run, "families"))
     found = blocked_scores(everything, truth, set())
-    assert found["num_named_left"] == found["num_named"]
     assert found["num_copies_left"] == found["num_copies"] > 0
     reasons = with_column("reason", lambda c: pc.replace_substring(c, "duplicate_exact", BLOCKED))
     assert blocked_scores(tampered(run, "dropped_images", reasons), truth, set())["precision"] < 0.9
