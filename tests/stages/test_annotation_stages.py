@@ -9,11 +9,15 @@ from given import run_stage
 from pipeline.config.ingest import PredictAnnotationsParams
 from pipeline.config.inputs import Inputs, Source
 from pipeline.config.labels import CalibrateThresholdParams, SelectAnnotationsParams
+from pipeline.kernels.align import positions_of, take_or_null
+from pipeline.kernels.annotate import score_candidates
 from pipeline.kernels.binomial import wilson_lower
+from pipeline.kernels.lexicon import match_terms
+from pipeline.stages import predict_annotations as predict
 from pipeline.stages.calibrate_threshold import STAGE as CALIBRATE
 from pipeline.stages.count_term_documents import STAGE as COUNT
 from pipeline.stages.fit_annotator import STAGE as FIT
-from pipeline.stages.predict_annotations import STAGE as PREDICT
+from pipeline.stages.fit_annotator import agreement_of
 from pipeline.stages.select_annotations import STAGE as SELECT
 from schemas.ingested import (
     ANNOTATIONS,
@@ -24,6 +28,8 @@ from schemas.ingested import (
     TEXT_EMBEDDINGS,
 )
 from schemas.labels import ANNOTATION_THRESHOLDS, IMAGE_TEXT_EMBEDDINGS
+
+PREDICT = predict.STAGE
 
 WORDS = ("cat", "big cat", "dog", "car", "red", "tree", "sky", "lamp")
 
@@ -191,6 +197,19 @@ def predicted(spark, tmp_path_factory):
     return results
 
 
+def whole_corpus(tables):
+    """Confidence of all candidates in the texts of all images, in their order."""
+    read = {t: pa.Table.from_pylist(rows, t.arrow_schema) for t, rows in tables.items()}
+    state = predict.prepare(
+        read[TERMS], read[ANNOTATOR_MODEL], read[TEXT_EMBEDDINGS], PredictAnnotationsParams()
+    )
+    found = match_terms(read[IMAGES], state.lexicon)
+    texts = read[IMAGE_TEXT_EMBEDDINGS]
+    at = positions_of(read[IMAGES]["image_id"], texts["image_id"])
+    agreement = agreement_of(found, take_or_null(texts["embedding"], at), state.vectors)
+    return score_candidates(state.model, found, state.lexicon.num_words_of, agreement)
+
+
 def test_confidence_is_fitted_and_the_candidates_add_up(predicted):
     tables, annotations, manifest = predicted[0]
     model = {(r["name"], r["index"]): r["value"] for r in tables[ANNOTATOR_MODEL]}
@@ -200,8 +219,11 @@ def test_confidence_is_fitted_and_the_candidates_add_up(predicted):
     assert counted == {t: v for (n, t), v in model.items() if n == "document_frequency"}
     assert [r["image_id"] for r in annotations] == [r["image_id"] for r in tables[IMAGES]]
     kept = [a for r in annotations for a in r["annotations"]]
-    assert all(np.float32(0.3) <= a["score"] <= 1 for a in kept)
-    assert len({a["score"] for a in kept}) > 10
+    assert all(0 <= a["score"] <= 1 for a in kept)
+    # The kernels over the whole corpus at once give the same, to the bit.
+    scores = whole_corpus(tables)
+    assert len(set(scores.tolist())) > 10
+    assert [a["score"] for a in kept] == scores[scores >= np.float32(0.3)].tolist()
     assert annotations[2]["annotations"] == []
     lines = {line.unit: line for line in manifest.ledger}
     assert (lines["images"].rows_in, lines["images"].rows_out) == (164, 164)

@@ -156,7 +156,9 @@ def planted():
 @pytest.fixture(scope="module")
 def scores(spark, tmp_path_factory, planted):
     """Scores with 1 bucket, with 4, and with slices that cut every term."""
-    params = ScoreConcretenessParams(hidden=16, learning_rate=0.01, min_positives=20, seed=SEED)
+    params = ScoreConcretenessParams(
+        hidden=16, learning_rate=0.01, num_folds=3, min_positives=20, seed=SEED
+    )
     runs = ((SCORE, 1), (SCORE, 4), (dataclasses.replace(SCORE, batch_rows=7), 2))
     return [
         run_stage(
