@@ -12,6 +12,9 @@ ARGS ?=
 PY := .venv/bin/python
 # A cluster: make resample_images SUBMIT="spark-submit --master yarn --py-files dist/app.zip"
 SUBMIT ?= $(PY)
+# make bench: which benchmark (none lists them), and full or a smoke run.
+BENCH ?=
+SIZE ?= full
 # Interpreter that .venv is made from: the first of these that is 3.11 or newer.
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 # Room that a run takes, and what the packages take on top when .venv is made (torch brings CUDA).
@@ -60,13 +63,13 @@ tables: env ## schemas/TABLES.md from the contracts
 	@$(PY) jobs/describe_tables.py $(ARGS)
 
 test: env ## all tests
-	@$(PY) -m pytest -q -m "not benchmark" $(ARGS)
+	@$(PY) -m pytest -q $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
-	@$(PY) -m pytest -q -m "not benchmark and not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)
+	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)
 
-bench: env ## measure; writes tests/benchmarks/RESULTS.md
-	@$(PY) -m pytest -q -s -m benchmark --timeout=3600 tests/benchmarks $(ARGS)
+bench: env .venv/bench-requirements.txt ## measure: BENCH=name or all, SIZE=full|small; writes tests/benchmarks/RESULTS.md
+	@$(PY) tests/benchmarks/run.py $(BENCH) --size $(SIZE) $(ARGS)
 
 lint: env ## formatting, lint, types, layers
 	@.venv/bin/ruff format --check .
@@ -107,6 +110,11 @@ check-disk:
 	@free=$$(df -Pk . | awk 'NR==2 {print int($$4/1048576)}'); \
 	if [ "$$free" -lt $(RUN_GB) ]; then \
 	  echo "error: The disk of $(CURDIR) is full ($$free GB free, $(RUN_GB) GB needed): free some room and run make again." >&2; exit 2; fi
+
+# Peers of the benchmarks, held to the versions of the lock where they share packages.
+.venv/bench-requirements.txt: tests/benchmarks/requirements.txt | env
+	@$(PY) -m pip install -qq --disable-pip-version-check -c requirements.lock -r $<
+	@cp $< $@
 
 # The copy of the lock inside .venv is written last: it says which lock .venv was made from.
 .venv/requirements.lock: requirements.lock
