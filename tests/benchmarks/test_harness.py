@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+
 from benchmarks import harness
 from benchmarks.harness import Measurement, append, in_process, line_of
 
