@@ -58,16 +58,23 @@ class ScoreConcretenessParams(Params):
     hidden: int = Field(64, ge=1)
     """Units of the one hidden layer (A)."""
     epochs: int = Field(20, ge=1)
-    """Passes over the training part (A)."""
-    learning_rate: float = Field(1e-3, gt=0)
+    """Passes over the training part, at most (A)."""
+    patience: int = Field(2, ge=0)
+    """Early stopping: epochs without a better validation loss after which a probe stops; 0 trains
+    all epochs. Only terms with `folds_below` positives or more stop early."""
+    min_improvement: float = Field(0.01, ge=0)
+    """By how much (nats an example) a validation loss must be lower to count as better."""
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the training part that early stopping watches."""
+    learning_rate: float = Field(4e-3, gt=0)
     """Of Adam (A)."""
     ridge_alpha: float = Field(1.0, gt=0)
     """Penalty of the ridge probe (A)."""
-    batch_size: int = Field(200, ge=1)
+    batch_size: int = Field(400, ge=1)
     """Most examples of a gradient step (A)."""
     min_batch_size: int = Field(32, ge=1)
     """Fewest examples of a gradient step, at low support (A)."""
-    batches_per_epoch: int = Field(8, ge=1)
+    batches_per_epoch: int = Field(4, ge=1)
     """Gradient steps an epoch that are wanted at low support (A)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of the one-sided Wilson bound."""
@@ -76,11 +83,14 @@ class ScoreConcretenessParams(Params):
     test_share: float = Field(0.2, gt=0, lt=1)
     """Held-out share of each class."""
     folds_below: int = Field(100, ge=0)
-    """Terms with fewer positives are cross-validated, so that each positive is tested once."""
+    """Terms with fewer positives are cross-validated, so that each positive is tested."""
     num_folds: int = Field(5, ge=2)
     """Folds of cross-validation."""
-    terms_per_batch: int = Field(32, ge=1)
-    """Terms trained at once; does not change scores."""
+    num_repeats: int = Field(1, ge=1)
+    """Rounds of cross-validation, each with other folds, negatives and starting weights; the score
+    is their mean."""
+    probes_per_batch: int = Field(8, ge=1)
+    """Probes trained side by side; does not change scores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the matrix products."""
     device: str = "cpu"

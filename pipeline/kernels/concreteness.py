@@ -15,6 +15,7 @@ Source: paper section 3.2.1 and Fig. 3; SPEC C1-C5.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -24,12 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.kernels.concreteness_mlp import (
-    MlpSettings,
-    initial_weights,
-    predict_mlps,
-    train_mlps,
-)
+from pipeline.kernels.concreteness_mlp import MlpSettings, Shape, train_mlps
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import (
     NegativePool,
@@ -44,21 +40,43 @@ from pipeline.kernels.concreteness_scores import (
     ProbeSettings,
     score_table,
 )
-from pipeline.kernels.concreteness_splits import FoldPlan, plan_folds
+from pipeline.kernels.concreteness_splits import FoldPlan, SplitSettings, plan_folds
 from pipeline.kernels.finite import require_finite
 
-__all__ = ["SCORE_SCHEMA", "NegativePool", "ProbeSettings", "score_terms"]
+__all__ = ["SCORE_SCHEMA", "NegativePool", "ProbeSettings", "SplitSettings", "score_terms"]
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """One model to train: rows of its two sides by rank, and its plan."""
+    """One model to train: its examples by rank on both sides, and its plan.
+
+    Attributes:
+        term_index: row of the result.
+        key: (term_id, fold, repeat), draws the starting weights.
+        sides: positives and negatives, each as (matrix with a last row of zeros, rows by rank).
+        plan: which ranks train, validate and test.
+    """
 
     term_index: int
-    term_id: int
-    positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
+    key: tuple[int, int, int]
+    sides: tuple[tuple[Tensor, NDArray[np.int64]], tuple[Tensor, NDArray[np.int64]]]
     plan: FoldPlan
+
+    def load(self, x_SRD: Tensor, mask_SR: Tensor, x_VD: Tensor, mask_V: Tensor) -> None:
+        """Rows of training and validation; see `concreteness_mlp.Probe`."""
+        for step, ranks in enumerate(self.plan.train):
+            self.gather(ranks, x_SRD[step], mask_SR[step])
+        if len(x_VD):
+            self.gather(self.plan.validation, x_VD, mask_V)
+
+    def gather(self, ranks: NDArray[np.int32], x_RD: Tensor, mask_R: Tensor) -> None:
+        """Rows of the given ranks, positives in the first half, zeros where a rank is -1."""
+        half = len(ranks)
+        for side, (matrix, rows) in enumerate(self.sides):
+            index = torch.from_numpy(np.where(ranks >= 0, rows[ranks], len(matrix) - 1))
+            part = x_RD[side * half : (side + 1) * half]
+            part.copy_(torch.index_select(matrix, 0, index))
+            mask_R[side * half : (side + 1) * half] = torch.from_numpy(ranks >= 0)
 
 
 def score_terms(
@@ -97,6 +115,7 @@ def score_terms(
     stops = np.searchsorted(owner[order], terms, side="right")
 
     used = np.zeros(len(terms), np.int32)
+    repeats = np.ones(len(terms), np.int64)
     status = np.full(len(terms), OK, dtype=object)
     probes: list[_Probe] = []
     for i, term_id in enumerate(terms.tolist()):
@@ -105,112 +124,113 @@ def score_terms(
         if used[i] < settings.min_positives:
             status[i] = TOO_FEW_POSITIVES
             continue
-        others = pool.draw(term_id, hashes[rows], int(used[i]), settings.seed)
-        if len(others) < settings.min_positives:
+        others, num = _negatives(term_id, hashes[rows], int(used[i]), pool, settings)
+        if num < settings.min_positives:
             status[i] = TOO_FEW_NEGATIVES
             continue
-        used[i] = len(others)
+        used[i] = num
+        plans = plan_folds(num, settings.splits)
+        repeats[i] = 1 + max(plan.repeat for plan in plans)
         probes += [
-            _Probe(i, term_id, rows[: used[i]], others, plan)
-            for plan in _plans(int(used[i]), settings)
+            _Probe(
+                i,
+                (term_id, plan.fold, plan.repeat),
+                ((features, rows[:num]), (negatives, others[plan.repeat])),
+                plan,
+            )
+            for plan in plans
         ]
 
     correct = np.zeros(len(terms), np.int64)
     tested = np.zeros(len(terms), np.int64)
-    probes.sort(key=lambda p: (p.plan.shape, p.term_id, p.plan.fold))
+    score = _ridge_hits if settings.method == "ridge" else _mlp_hits
+    probes.sort(key=lambda p: (p.plan.shape, p.key))
     for _, same_shape in groupby(probes, key=lambda p: p.plan.shape):
         group = list(same_shape)
-        for at in range(0, len(group), settings.terms_per_batch):
-            chunk = group[at : at + settings.terms_per_batch]
-            hits = _score_probes(chunk, features, negatives, settings)
-            for probe, hit in zip(chunk, hits, strict=True):
-                correct[probe.term_index] += hit
-                tested[probe.term_index] += 2 * int((probe.plan.test >= 0).sum())
-    return score_table(terms, correct, tested, used, status, settings)
+        for at, hits in score(group, settings):
+            correct[group[at].term_index] += hits
+            tested[group[at].term_index] += 2 * int((group[at].plan.test >= 0).sum())
+    return score_table(terms, correct, tested, repeats, used, status, settings)
 
 
-def _score_probes(
-    probes: list[_Probe], features: Tensor, negatives: Tensor, settings: ProbeSettings
-) -> NDArray[np.int64]:
-    """Number of test items that each probe gets right; all probes have one shape."""
-    num = len(probes)
-    if num == 1:  # the product of a single matrix takes another path, with other rounding
-        probes = probes * 2
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    x_BSRD, mask_BSR = _gather(
-        probes, np.stack([p.plan.train for p in probes]), features, negatives, settings, dtype
+def _negatives(
+    term_id: int,
+    positives: NDArray[np.uint64],
+    num: int,
+    pool: NegativePool,
+    settings: ProbeSettings,
+) -> tuple[list[NDArray[np.int64]], int]:
+    """Pool rows of each repeat, and how many each has: at most ``num``.
+
+    Where the pool is too small to give each repeat negatives of its own, they overlap.
+    """
+    wanted = settings.splits.num_repeats if num < settings.splits.folds_below else 1
+    drawn = pool.draw(term_id, positives, num * wanted, settings.seed)
+    num = min(num, len(drawn))
+    if num == 0:
+        return [], 0
+    return [np.take(drawn, np.arange(num) + r * num, mode="wrap") for r in range(wanted)], num
+
+
+def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
+    """(position, test items predicted right) of each probe; all have one shape."""
+    steps, half, half_validation, _ = probes[0].plan.shape
+    num_features = probes[0].sides[0][0].shape[1]
+    shape = Shape(steps, 2 * half, 2 * half_validation, num_features)
+    mlp = MlpSettings(
+        settings.hidden,
+        settings.epochs,
+        settings.learning_rate,
+        settings.weight_decay,
+        settings.precision,
+        settings.patience if half_validation else 0,
+        settings.min_improvement,
+        settings.seed,
     )
-    target_BSR = torch.zeros_like(mask_BSR)
-    target_BSR[:, :, : mask_BSR.shape[2] // 2] = 1
-    test_B1RD, test_mask_B1R = _gather(
-        probes,
-        np.stack([p.plan.test for p in probes])[:, None],
-        features,
-        negatives,
-        settings,
-        dtype,
-    )
-    if settings.method == "ridge":
-        fit = fit_ridge(
-            x_BSRD.flatten(1, 2),
-            target_BSR.flatten(1) * 2 - 1,
-            mask_BSR.flatten(1),
+    for at, model in train_mlps(probes, shape, mlp, settings.probes_per_batch, settings.device):
+        x_RD, mask_R = _test_rows(probes[at], settings.device)
+        yield at, _num_right(model.logits(x_RD), mask_R)
+
+
+def _ridge_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
+    """As `_mlp_hits`, in closed form."""
+    steps, half, _, _ = probes[0].plan.shape
+    rows, num_features = steps * 2 * half, probes[0].sides[0][0].shape[1]
+    target_SR = torch.ones(steps, 2 * half)
+    target_SR[:, half:] = -1
+    size = max(2, min(settings.probes_per_batch, len(probes)))
+    x_BSRD = torch.zeros(size, steps, 2 * half, num_features, device=settings.device)
+    mask_BSR = torch.zeros(size, steps, 2 * half)
+    nothing = torch.zeros(0, num_features), torch.zeros(0)
+    for first in range(0, len(probes), size):
+        chunk = probes[first : first + size]
+        # The product of a single matrix takes another path, with other rounding: two at least.
+        for slot, probe in enumerate(chunk if len(chunk) > 1 else [*chunk, *chunk]):
+            probe.load(x_BSRD[slot], mask_BSR[slot], *nothing)
+        num = max(2, len(chunk))
+        w_BD, bias_B = fit_ridge(
+            x_BSRD[:num].view(num, rows, num_features),
+            target_SR.to(settings.device).view(1, rows).expand(num, rows),
+            mask_BSR[:num].to(settings.device).view(num, rows),
             settings.ridge_alpha,
         )
-        logit_BR = predict_ridge(test_B1RD[:, 0], *fit)
-    else:
-        keys = [(p.term_id, p.plan.fold) for p in probes]
-        start = initial_weights(keys, x_BSRD.shape[3], settings.hidden, settings.seed)
-        start = type(start)(*(t.to(settings.device) for t in (start.w_BDH, start.small_BK)))
-        mlp = MlpSettings(
-            settings.hidden,
-            settings.epochs,
-            settings.learning_rate,
-            settings.weight_decay,
-            dtype,
-            settings.seed,
-        )
-        weights = train_mlps(x_BSRD, target_BSR, mask_BSR, start, mlp)
-        logit_BR = predict_mlps(test_B1RD[:, 0], weights, dtype)
-    half = logit_BR.shape[1] // 2
-    right_BR = torch.cat([logit_BR[:, :half] > 0, logit_BR[:, half:] <= 0], dim=1)
-    hits = (right_BR & (test_mask_B1R[:, 0] > 0)).sum(dim=1)
-    return np.asarray(hits[:num].cpu().numpy(), np.int64)
+        for slot, probe in enumerate(chunk):
+            x_RD, mask_R = _test_rows(probe, settings.device)
+            yield first + slot, _num_right(predict_ridge(x_RD, w_BD[slot], bias_B[slot]), mask_R)
 
 
-def _gather(
-    probes: list[_Probe],
-    ranks_BSH: NDArray[np.int32],
-    features: Tensor,
-    negatives: Tensor,
-    settings: ProbeSettings,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Rows of the given ranks, positives in the first half of each step; and their mask."""
-    half = ranks_BSH.shape[2]
-    x_BSRD = torch.empty((*ranks_BSH.shape[:2], 2 * half, features.shape[1]), dtype=dtype)
-    for b, probe in enumerate(probes):
-        ranks = ranks_BSH[b]
-        for side, (rows, matrix) in enumerate(
-            ((probe.positives, features), (probe.negatives, negatives))
-        ):
-            index = np.where(ranks >= 0, rows[ranks], len(matrix) - 1)
-            x_BSRD[b, :, side * half : (side + 1) * half] = matrix[torch.from_numpy(index)]
-    mask = torch.from_numpy((ranks_BSH >= 0).astype(np.float32))
-    device = torch.device(settings.device)
-    return x_BSRD.to(device), torch.cat([mask, mask], dim=2).to(device)
+def _test_rows(probe: _Probe, device: str) -> tuple[Tensor, Tensor]:
+    rows = 2 * len(probe.plan.test)
+    x_RD = torch.empty(rows, probe.sides[0][0].shape[1], device=device)
+    mask_R = torch.empty(rows)
+    probe.gather(probe.plan.test, x_RD, mask_R)
+    return x_RD, mask_R
 
 
-def _plans(num_rows: int, settings: ProbeSettings) -> list[FoldPlan]:
-    return plan_folds(
-        num_rows,
-        settings.test_share,
-        settings.folds_below,
-        settings.num_folds,
-        settings.batch_size,
-        settings.min_batch_size,
-        settings.batches_per_epoch,
-    )
+def _num_right(logit_R: Tensor, mask_R: Tensor) -> int:
+    half = len(logit_R) // 2
+    right_R = torch.cat([logit_R[:half] > 0, logit_R[half:] <= 0]).cpu()
+    return int((right_R & (mask_R > 0)).sum())
 
 
 def _check(

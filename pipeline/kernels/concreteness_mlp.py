@@ -1,18 +1,24 @@
-"""Many small binary MLPs trained at once as batched matrix products.
+"""Many small binary MLPs trained side by side as batched matrix products.
 
-Shapes: B probes, S steps an epoch, R rows a step, D features, H hidden units.
+Shapes: B slots, S steps an epoch, R rows a step, D features, H hidden units (padded to whole vector
+registers), K parameters of a probe in one row.
 
-One step is four products, one ReLU mask and one fused Adam over the stacked parameters; the
-gradients are written by hand, because autograd's graph costs as much as the arithmetic here
-(measured: 38 against 33 terms/s). Nothing mixes probes, and no shape but B depends on them.
+Probes of one shape take turns in B slots. One step is two large products, a few passes over the
+activations and one fused Adam over the slots' parameters; gradients are written by hand, and no
+tensor is allocated in a step (a fresh 400 KB block costs more page faults than the arithmetic that
+fills it). A probe that is done hands its slot to the next one, so early stopping saves its time.
+Nothing mixes slots: each has its own Adam state and step count, and a slot's bits depend on its
+own rows alone.
 
 Source: SPEC C2, C4, C5; start and loss as in scikit-learn's MLPClassifier (Glorot uniform, mean
-logistic loss).
+logistic loss); gradients by the chain rule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,9 +29,11 @@ from pipeline.kernels.hashing import stream_seed
 
 _LANES = 16
 """Parameters of a probe are padded to whole vector registers: Adam's vector loop then treats each
-parameter alike, whatever its position in the stack."""
+parameter alike, whatever its slot."""
 _UNROLL = 64
 """Elements that torch's vector loops take at once, or a multiple of that."""
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+"""Adam's, as in its paper and in scikit-learn."""
 
 
 @dataclass(frozen=True)
@@ -33,132 +41,358 @@ class MlpSettings:
     """Hyper-parameters of one training run.
 
     Attributes:
-        hidden_size: H, units of the one ReLU layer.
-        epochs: passes over the training rows.
+        hidden: H, units of the one ReLU layer.
+        epochs: passes over the training rows, at most.
         learning_rate: of Adam.
         weight_decay: L2 penalty, weight_decay / 2 * |w|^2 is added to the loss.
-        dtype: torch.float32 or torch.bfloat16 for products and activations; parameters and Adam
-            stay float32.
-        seed: of the starting weights and of the order of the mini-batches.
+        precision: "fp32", or "bf16" for inputs, weights and activations of products; parameters,
+            sums and Adam stay float32.
+        patience: epochs without a better validation loss after which a probe stops; 0 never.
+        min_improvement: by how much a validation loss must be lower to count as better.
+        seed: of the starting weights.
     """
 
-    hidden_size: int
+    hidden: int
     epochs: int
     learning_rate: float
     weight_decay: float
-    dtype: torch.dtype
+    precision: str
+    patience: int
+    min_improvement: float
     seed: int
 
 
 @dataclass(frozen=True)
-class MlpWeights:
-    """Stacked parameters: w_BDH, small_BK = [bias_H | out_H | out bias | padding], float32."""
+class Shape:
+    """What probes that share slots have in common.
 
-    w_BDH: Tensor
-    small_BK: Tensor
+    Attributes:
+        steps: S.
+        rows: R of one step.
+        validation_rows: V; 0 without early stopping.
+        features: D.
+    """
+
+    steps: int
+    rows: int
+    validation_rows: int
+    features: int
+
+
+class Probe(Protocol):
+    """One model to train."""
 
     @property
-    def bias_B1H(self) -> Tensor:
-        """Bias of the hidden layer."""
-        return self.small_BK[:, None, : self.w_BDH.shape[2]]
+    def key(self) -> tuple[int, ...]:
+        """What its starting weights are drawn by, besides the seed."""
+        ...
+
+    def load(self, x_SRD: Tensor, mask_SR: Tensor, x_VD: Tensor, mask_V: Tensor) -> None:
+        """Fill the slot: rows (zero where padded), positives in the first half of each step and of
+        the validation rows; masks 1 for rows and 0 for padding."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """A trained probe: its parameters in one row, see `_Layout`, and the epochs it took."""
+
+    parameters_K: Tensor
+    shape: tuple[int, int]
+    precision: str
+    epochs: int
+
+    def logits(self, x_RD: Tensor) -> Tensor:
+        """Logits of shape (R,), float32; > 0 means positive. One product a probe, never batched,
+        so that the company of other probes cannot change a bit."""
+        layout = _Layout(*self.shape)
+        row = self.parameters_K[None]
+        cast = _caster(self.precision, x_RD.device)
+        w_DH = cast(layout.weight(row)[0]).T
+        act_RH = torch.addmm(cast(layout.bias(row)[0]), cast(x_RD), w_DH).relu_()
+        logit_R1 = cast(act_RH) @ cast(layout.out(row)[0])[:, None]
+        return logit_R1[:, 0].float() + layout.out_bias(row)[0]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the parameters of a probe stand in its row: weight (H, D), bias, out, out bias."""
+
+    features: int
+    hidden: int
 
     @property
-    def out_BH1(self) -> Tensor:
-        """Weights of the output unit."""
-        hidden = self.w_BDH.shape[2]
-        return self.small_BK[:, hidden : 2 * hidden, None]
+    def size(self) -> int:
+        return self.hidden * (self.features + 2) + _LANES
 
-    @property
-    def out_bias_B1(self) -> Tensor:
-        """Bias of the output unit."""
-        hidden = self.w_BDH.shape[2]
-        return self.small_BK[:, 2 * hidden : 2 * hidden + 1]
+    def weight(self, rows_BK: Tensor) -> Tensor:
+        part = rows_BK[:, : self.hidden * self.features]
+        return part.view(-1, self.hidden, self.features)
+
+    def bias(self, rows_BK: Tensor) -> Tensor:
+        at = self.hidden * self.features
+        return rows_BK[:, at : at + self.hidden]
+
+    def out(self, rows_BK: Tensor) -> Tensor:
+        at = self.hidden * (self.features + 1)
+        return rows_BK[:, at : at + self.hidden]
+
+    def out_bias(self, rows_BK: Tensor) -> Tensor:
+        return rows_BK[:, self.hidden * (self.features + 2)]
 
 
-def initial_weights(
-    keys: list[tuple[int, int]], num_features: int, hidden_size: int, seed: int
-) -> MlpWeights:
-    """Starting weights, drawn for each probe by (seed, term_id, fold) alone.
+def initial_parameters(
+    key: tuple[int, ...], num_features: int, hidden: int, seed: int
+) -> NDArray[np.float32]:
+    """Starting row of a probe, drawn by (seed, key) alone.
 
     Args:
-        keys: (term_id, fold) of each probe.
+        key: of the probe, e.g. (term_id, fold).
         num_features: D.
-        hidden_size: H; units that pad it to whole registers start, and stay, at zero.
+        hidden: units; those that pad it to whole registers start, and stay, at zero.
         seed: of the run.
+
+    Returns:
+        float32 (K,).
     """
-    padded = -(-hidden_size // _LANES) * _LANES
-    w = np.zeros((len(keys), num_features, padded), np.float32)
-    small = np.zeros((len(keys), 2 * padded + _LANES), np.float32)
-    bounds = (6 / (num_features + hidden_size)) ** 0.5, (6 / (hidden_size + 1)) ** 0.5
-    root = stream_seed(seed, "concreteness.weights")
-    for i, (term_id, fold) in enumerate(keys):
-        rng = np.random.default_rng([root, term_id, fold])
-        w[i, :, :hidden_size] = _uniform(rng, (num_features, hidden_size), bounds[0])
-        small[i, :hidden_size] = _uniform(rng, hidden_size, bounds[0])
-        small[i, padded : padded + hidden_size] = _uniform(rng, hidden_size, bounds[1])
-        small[i, 2 * padded] = _uniform(rng, 1, bounds[1])[0]
-    return MlpWeights(torch.from_numpy(w), torch.from_numpy(small))
+    padded = -(-hidden // _LANES) * _LANES
+    layout = _Layout(num_features, padded)
+    row = np.zeros((1, layout.size), np.float32)
+    view = torch.from_numpy(row)
+    bounds = (6 / (num_features + hidden)) ** 0.5, (6 / (hidden + 1)) ** 0.5
+    rng = np.random.default_rng([stream_seed(seed, "concreteness.weights"), *key])
+    layout.weight(view)[0, :hidden] = _uniform(rng, (hidden, num_features), bounds[0])
+    layout.bias(view)[0, :hidden] = _uniform(rng, (hidden,), bounds[0])
+    layout.out(view)[0, :hidden] = _uniform(rng, (hidden,), bounds[1])
+    layout.out_bias(view)[:] = _uniform(rng, (1,), bounds[1])
+    return np.asarray(row[0], np.float32)
 
 
 def train_mlps(
-    x_BSRD: Tensor, target_BSR: Tensor, mask_BSR: Tensor, start: MlpWeights, settings: MlpSettings
-) -> MlpWeights:
-    """Train B probes.
+    probes: Sequence[Probe], shape: Shape, settings: MlpSettings, num_slots: int, device: str
+) -> Iterator[tuple[int, Mlp]]:
+    """Train probes of one shape, ``num_slots`` at a time.
 
     Args:
-        x_BSRD: standardised rows in ``settings.dtype``, zero where padded.
-        target_BSR: float32, 1 for positives and 0 for negatives.
-        mask_BSR: float32, 1 for rows and 0 for padding; each step of each probe has a row.
-        start: weights on the same device; they are updated in place and returned.
+        probes: any number.
+        shape: of all of them.
         settings: see there.
+        num_slots: B, probes trained at once; bounds memory and leaves results alone.
+        device: torch device.
+
+    Yields:
+        (position in ``probes``, trained probe), in the order in which they finish.
     """
-    num_steps = x_BSRD.shape[1]
-    share_BSR = mask_BSR / mask_BSR.sum(dim=2, keepdim=True)
-    w, small = start.w_BDH, start.small_BK
-    hidden = w.shape[2]
-    w.grad, small.grad = torch.zeros_like(w), torch.zeros_like(small)
-    adam = torch.optim.Adam(
-        [w, small], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    if not probes:
+        return
+    # The product of a single matrix takes another path, with other rounding: two at least.
+    slots = _Slots(max(2, min(num_slots, len(probes))), shape, settings, device)
+    waiting = list(range(len(probes)))[::-1]
+    running: list[int] = []
+    while waiting and len(running) < slots.size:
+        slots.load(len(running), probes[waiting[-1]])
+        running.append(waiting.pop())
+    if len(running) == 1:
+        slots.load(1, probes[running[0]])
+    while running:
+        slots.run_epoch(max(2, len(running)))
+        for slot in reversed(range(len(running))):
+            if not slots.is_done(slot):
+                continue
+            yield running[slot], slots.result(slot)
+            if waiting:
+                slots.load(slot, probes[waiting[-1]])
+                running[slot] = waiting.pop()
+            else:  # the last one moves up, so that those at work stand together
+                last = len(running) - 1
+                slots.move(last, slot)
+                running[slot] = running[last]
+                running.pop()
+
+
+class _Slots:
+    """Buffers of B probes and the arithmetic of one step over the first of them."""
+
+    def __init__(self, size: int, shape: Shape, settings: MlpSettings, device: str) -> None:
+        self.size, self.shape, self.settings = size, shape, settings
+        hidden = -(-settings.hidden // _LANES) * _LANES
+        self.layout = _Layout(shape.features, hidden)
+        self._cast = _caster(settings.precision, torch.device(device))
+        self._is_cast = settings.precision != "fp32"
+        kind = self._cast(torch.zeros(0, device=device)).dtype
+        s, r, v, d = shape.steps, shape.rows, shape.validation_rows, shape.features
+
+        def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(sizes, dtype=dtype, device=device)
+
+        self._x, self._share = zeros(size, s, r, d, dtype=kind), zeros(size, s, r)
+        self._x_val, self._mask_val = zeros(size, v, d, dtype=kind), zeros(size, v)
+        self._rows = [zeros(size, self.layout.size) for _ in range(4)]
+        self._steps = zeros(size)
+        self._act, self._back = (zeros(size, hidden, r, dtype=kind) for _ in range(2))
+        self._logit, self._error = zeros(size, 1, r, dtype=kind), zeros(size, r + -r % _UNROLL)
+        self._target = zeros(r)
+        self._target[: r // 2] = 1
+        self._target_val = zeros(v)
+        self._target_val[: v // 2] = 1
+        self._epoch = [0] * size
+        self._best, self._since = [float("inf")] * size, [0] * size
+
+    def load(self, slot: int, probe: Probe) -> None:
+        """Put a probe into a slot, untrained."""
+        mask = torch.empty(self.shape.steps, self.shape.rows)
+        mask_val = torch.empty(self.shape.validation_rows)
+        probe.load(self._x[slot], mask, self._x_val[slot], mask_val)
+        if self._is_cast:
+            self._x[slot] = self._cast(self._x[slot])
+            self._x_val[slot] = self._cast(self._x_val[slot])
+        self._share[slot] = mask / mask.sum(dim=1, keepdim=True)
+        self._mask_val[slot] = mask_val
+        for rows in self._rows:
+            rows[slot] = 0
+        start = initial_parameters(
+            probe.key, self.shape.features, self.settings.hidden, self.settings.seed
+        )
+        self._rows[0][slot] = torch.from_numpy(start)
+        self._steps[slot] = 0
+        self._epoch[slot], self._best[slot], self._since[slot] = 0, float("inf"), 0
+
+    def move(self, source: int, target: int) -> None:
+        """Let the probe of one slot go on in another."""
+        if source == target:
+            return
+        for rows in (self._x, self._share, self._x_val, self._mask_val, *self._rows, self._steps):
+            rows[target].copy_(rows[source])
+        self._epoch[target] = self._epoch[source]
+        self._best[target], self._since[target] = self._best[source], self._since[source]
+
+    def is_done(self, slot: int) -> bool:
+        """Whether a probe has had its epochs, or has stopped getting better."""
+        if self._epoch[slot] >= self.settings.epochs:
+            return True
+        if not self.settings.patience:
+            return False
+        loss = self._validation_loss(slot)
+        if loss < self._best[slot] - self.settings.min_improvement:
+            self._best[slot], self._since[slot] = loss, 0
+        else:
+            self._since[slot] += 1
+        return self._since[slot] >= self.settings.patience
+
+    def result(self, slot: int) -> Mlp:
+        """The probe of a slot as it stands."""
+        shape = (self.layout.features, self.layout.hidden)
+        row = self._rows[0][slot].clone()
+        return Mlp(row, shape, self.settings.precision, self._epoch[slot])
+
+    def run_epoch(self, active: int) -> None:
+        """One pass over the rows of the first ``active`` slots.
+
+        The steps keep their order: batches are random already, and probes that share slots are in
+        different epochs.
+        """
+        params, grads, first, second = (rows[:active] for rows in self._rows)
+        layout = self.layout
+        w, bias, out = layout.weight(params), layout.bias(params), layout.out(params)
+        act, back, logit = self._act[:active], self._back[:active], self._logit[:active]
+        padded = self._error[:active]
+        error = padded[:, : self.shape.rows]
+        error_B1R = error[:, None].expand_as(act)
+        grad_w, grad_bias = layout.weight(grads), layout.bias(grads)
+        grad_out, grad_out_bias = layout.out(grads)[:, :, None], layout.out_bias(grads)
+        adam_rows = [list(rows.unbind()) for rows in (params, grads, first, second)]
+        steps = self._steps[:active]
+        step_counts = list(steps.unbind())
+        cast, threshold = self._cast, torch.ops.aten.threshold_backward.grad_input
+        for step in range(self.shape.steps):
+            x_BRD = self._x[:active, step]
+            out_B = cast(out)
+            # Forward: act = relu(W x + bias), logit = out act.
+            bias_B = cast(bias)[:, :, None].expand_as(act)
+            torch.baddbmm(bias_B, cast(w), x_BRD.transpose(1, 2), out=act)
+            act.relu_()
+            if self._is_cast:
+                act.copy_(cast(act))
+            torch.bmm(out_B[:, None], act, out=logit)
+            # Error of the mean logistic loss, sigmoid over whole vectors: torch rounds exp
+            # otherwise in a loop's vectors than in its remainder.
+            torch.add(logit[:, 0], layout.out_bias(params)[:, None], out=error)
+            torch.sigmoid_(padded)
+            error.sub_(self._target).mul_(self._share[:active, step])
+            # Backward.
+            threshold(error_B1R.to(act.dtype), act, 0, grad_input=back)
+            back.mul_(out_B[:, :, None])
+            if self._is_cast:
+                back.copy_(cast(back))
+                grad_w.copy_(torch.bmm(back, x_BRD))
+                grad_out.copy_(torch.bmm(act, cast(error)[:, :, None]))
+            else:
+                torch.bmm(back, x_BRD, out=grad_w)
+                torch.bmm(act, error[:, :, None], out=grad_out)
+            torch.sum(back, 2, dtype=torch.float32, out=grad_bias)
+            torch.sum(error, 1, out=grad_out_bias)
+            steps.add_(1)
+            torch._fused_adam_(
+                adam_rows[0],
+                adam_rows[1],
+                adam_rows[2],
+                adam_rows[3],
+                [],
+                step_counts,
+                lr=self.settings.learning_rate,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                weight_decay=self.settings.weight_decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+        for slot in range(active):
+            self._epoch[slot] += 1
+
+    def _validation_loss(self, slot: int) -> float:
+        """Mean logistic loss of the validation rows."""
+        logit = self.result(slot).logits(self._x_val[slot])
+        each = torch.nn.functional.binary_cross_entropy_with_logits(
+            logit, self._target_val, weight=self._mask_val[slot], reduction="sum"
+        )
+        return float(each) / float(self._mask_val[slot].sum())
+
+
+class _Cast(Protocol):
+    def __call__(self, values: Tensor) -> Tensor: ...
+
+
+def _caster(precision: str, device: torch.device) -> _Cast:
+    """What a tensor becomes before it enters a product.
+
+    Where a CPU has no bfloat16 instructions (before AVX512-BF16), torch's bfloat16 products are a
+    hundred times slower than float32 ones. There the values are rounded to bfloat16 and multiplied
+    as float32: a product of two bfloat16 is exact in float32, and both ways add up in float32.
+    """
+    if precision == "fp32":
+        return _same
+    return _to_bf16 if device.type != "cpu" or has_bf16_products() else _rounded
+
+
+def has_bf16_products() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and (
+        torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
     )
-    order = np.random.default_rng([stream_seed(settings.seed, "concreteness.order"), num_steps])
-    for _ in range(settings.epochs):
-        for step in order.permutation(num_steps):
-            x_BRD = x_BSRD[:, step]
-            act_BRH, logit_BR = _forward(x_BRD, start, settings.dtype)
-            error_BR = (_sigmoid(logit_BR) - target_BSR[:, step]) * share_BSR[:, step]
-            error_BR1 = error_BR[:, :, None].to(settings.dtype)
-            back_BRH = error_BR1 * start.out_BH1.transpose(1, 2).to(settings.dtype)
-            back_BRH = torch.ops.aten.threshold_backward(back_BRH, act_BRH, 0)
-            w.grad.copy_(torch.bmm(x_BRD.transpose(1, 2), back_BRH))
-            small.grad[:, :hidden] = back_BRH.sum(dim=1, dtype=torch.float32)
-            small.grad[:, hidden : 2 * hidden] = torch.bmm(act_BRH.transpose(1, 2), error_BR1)[
-                :, :, 0
-            ]
-            small.grad[:, 2 * hidden] = error_BR.sum(dim=1)
-            adam.step()
-    w.grad, small.grad = None, None
-    return start
 
 
-def predict_mlps(x_BRD: Tensor, weights: MlpWeights, dtype: torch.dtype) -> Tensor:
-    """Logits of shape (B, R), float32; > 0 means positive."""
-    return _forward(x_BRD, weights, dtype)[1]
+def _same(values: Tensor) -> Tensor:
+    return values
 
 
-def _forward(x_BRD: Tensor, weights: MlpWeights, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    act_BRH = torch.baddbmm(weights.bias_B1H.to(dtype), x_BRD, weights.w_BDH.to(dtype)).relu_()
-    logit_BR = torch.bmm(act_BRH, weights.out_BH1.to(dtype))[:, :, 0].float()
-    return act_BRH, logit_BR + weights.out_bias_B1
+def _to_bf16(values: Tensor) -> Tensor:
+    return values.to(torch.bfloat16)
 
 
-def _sigmoid(logit_BR: Tensor) -> Tensor:
-    """Sigmoid whose bits do not depend on the row's place: torch rounds exp otherwise in the loop's
-    vectors than in its remainder, so the rows are filled up to whole vectors."""
-    rows = logit_BR.shape[1]
-    return torch.sigmoid(torch.nn.functional.pad(logit_BR, (0, -rows % _UNROLL)))[:, :rows]
+def _rounded(values: Tensor) -> Tensor:
+    return values.to(torch.bfloat16).float()
 
 
-def _uniform(
-    rng: np.random.Generator, shape: int | tuple[int, int], bound: float
-) -> NDArray[np.float32]:
-    return np.asarray((rng.random(shape, np.float32) * 2 - 1) * np.float32(bound))
+def _uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Tensor:
+    return torch.from_numpy((rng.random(shape, np.float32) * 2 - 1) * np.float32(bound))

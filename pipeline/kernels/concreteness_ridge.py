@@ -18,7 +18,7 @@ def fit_ridge(
     type of ``x_BRD``.
 
     Args:
-        x_BRD: features; padded rows are ignored.
+        x_BRD: features; padded rows are zero.
         target_BR: targets, here +1 and -1.
         mask_BR: 1 for rows, 0 for padding.
         alpha: penalty, > 0: the normal equations then always have a solution.
@@ -32,18 +32,21 @@ def fit_ridge(
     if not alpha > 0:
         raise ValueError(f"ridge alpha: found {alpha}, expected > 0.")
     count_B1 = mask_BR.sum(dim=1, keepdim=True)
-    mean_B1D = torch.bmm(mask_BR[:, None, :], x_BRD) / count_B1[:, :, None]
-    target_mean_B1 = (target_BR * mask_BR).sum(dim=1, keepdim=True) / count_B1
-    centred_BRD = (x_BRD - mean_B1D) * mask_BR[:, :, None]
-    residual_BR1 = ((target_BR - target_mean_B1) * mask_BR)[:, :, None]
-    gram_BDD = torch.bmm(centred_BRD.transpose(1, 2), centred_BRD)
+    # Sums over the rows as they stand (padded ones are zero), centred afterwards: no centred copy
+    # of the rows is made, which takes as long as the product itself.
+    both_B2R = torch.stack([mask_BR, target_BR * mask_BR], dim=1)
+    sums_B2D = torch.bmm(both_B2R, x_BRD)
+    mean_B1D = sums_B2D[:, :1] / count_B1[:, :, None]
+    target_mean_B1 = both_B2R[:, 1].sum(dim=1, keepdim=True) / count_B1
+    gram_BDD = torch.bmm(x_BRD.transpose(1, 2), x_BRD)
+    gram_BDD.baddbmm_(mean_B1D.transpose(1, 2) * -count_B1[:, :, None], mean_B1D)
     gram_BDD.diagonal(dim1=1, dim2=2).add_(alpha)
-    moment_BD1 = torch.bmm(centred_BRD.transpose(1, 2), residual_BR1)
+    moment_BD1 = (sums_B2D[:, 1] - target_mean_B1 * sums_B2D[:, 0])[:, :, None]
     w_BD1 = torch.cholesky_solve(moment_BD1, torch.linalg.cholesky(gram_BDD))
     bias_B = target_mean_B1[:, 0] - torch.bmm(mean_B1D, w_BD1)[:, 0, 0]
     return w_BD1[:, :, 0], bias_B
 
 
-def predict_ridge(x_BRD: Tensor, w_BD: Tensor, bias_B: Tensor) -> Tensor:
-    """Decision values of shape (B, R); > 0 means positive."""
-    return torch.bmm(x_BRD, w_BD[:, :, None])[:, :, 0] + bias_B[:, None]
+def predict_ridge(x_RD: Tensor, w_D: Tensor, bias: Tensor) -> Tensor:
+    """Decision values of one probe, shape (R,); > 0 means positive."""
+    return x_RD @ w_D + bias

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.kernels.binomial import standard_error, wilson_lower
+from pipeline.kernels.concreteness_splits import SplitSettings
 
 OK = "ok"
 TOO_FEW_POSITIVES = "too_few_positives"
@@ -31,7 +32,7 @@ SCORE_SCHEMA = pa.schema(
     ]
 )
 """Result of `score_terms`. num_positives: positives used, or those there were if too few; num_test:
-test items, half of them positives; the three scores are null unless status is ok."""
+test items of one repeat, half of them positives; the three scores are null unless status is ok."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,18 @@ class ProbeSettings:
         device: torch device, such as "cpu"; never detected.
         max_positives: most positives of a term; the lowest by hash are taken.
         min_positives: fewest, and fewest negatives, >= 2.
-        test_share: share held out where support is high.
-        folds_below: support below which every positive is tested once, by folds.
-        num_folds: folds there.
+        splits: held-out splits, folds, repeats and mini-batches.
         hidden: ReLU units.
-        epochs: passes over the training rows.
+        epochs: passes over the training rows, at most.
+        patience: epochs without a better validation loss after which a probe stops; 0 never.
+        min_improvement: by how much a loss must be lower to count as better.
         learning_rate: of Adam.
         weight_decay: weight penalty of the MLP.
         ridge_alpha: penalty of the ridge probe.
-        batch_size: most rows of a mini-batch.
-        min_batch_size: fewest rows of a mini-batch.
-        batches_per_epoch: wanted steps an epoch at low support.
         confidence: of the Wilson lower bound.
         seed: of sampling, splits, order and starting weights.
-        terms_per_batch: probes trained together (a cross-validated term has several). It bounds
-            memory, to about terms_per_batch * 2 * max_positives * d * 4 bytes, and leaves the
-            scores alone.
+        probes_per_batch: probes trained side by side. It bounds memory, to about
+            probes_per_batch * 2 * max_positives * d * 4 bytes, and leaves the scores alone.
     """
 
     method: Literal["mlp", "ridge"]
@@ -67,20 +64,17 @@ class ProbeSettings:
     device: str
     max_positives: int
     min_positives: int
-    test_share: float
-    folds_below: int
-    num_folds: int
+    splits: SplitSettings
     hidden: int
     epochs: int
+    patience: int
+    min_improvement: float
     learning_rate: float
     weight_decay: float
     ridge_alpha: float
-    batch_size: int
-    min_batch_size: int
-    batches_per_epoch: int
     confidence: float
     seed: int
-    terms_per_batch: int
+    probes_per_batch: int
 
     def __post_init__(self) -> None:
         if self.method not in ("mlp", "ridge") or self.precision not in ("fp32", "bf16"):
@@ -93,10 +87,17 @@ class ProbeSettings:
                 "probe settings: ridge needs precision fp32, its normal equations lose their "
                 "rank in bf16."
             )
-        if self.min_positives < 2 or self.num_folds < 2 or not 0 < self.test_share < 1:
+        splits = self.splits
+        if self.min_positives < 2 or splits.num_folds < 2 or not 0 < splits.test_share < 1:
             raise ValueError(
                 f"probe settings: found min_positives {self.min_positives}, num_folds "
-                f"{self.num_folds}, test_share {self.test_share}; expected >= 2, >= 2, in (0, 1)."
+                f"{splits.num_folds}, test_share {splits.test_share}; expected >= 2, >= 2, in "
+                "(0, 1)."
+            )
+        if (self.patience > 0) != (splits.validation_share > 0):
+            raise ValueError(
+                f"probe settings: found patience {self.patience}, validation_share "
+                f"{splits.validation_share}; expected both 0 (no early stopping) or both above."
             )
 
 
@@ -104,29 +105,35 @@ def score_table(
     terms: NDArray[np.int32],
     correct: NDArray[np.int64],
     tested: NDArray[np.int64],
+    repeats: NDArray[np.int64],
     used: NDArray[np.int32],
     status: NDArray[np.object_],
     settings: ProbeSettings,
 ) -> pa.Table:
     """Rows of ``SCORE_SCHEMA``.
 
+    Repeats of the folds lower the noise of splits and starts, not that of a small sample: standard
+    error and bound are those of one repeat's items.
+
     Args:
         terms: int32 (T,).
-        correct: int64 (T,), test items predicted right.
-        tested: int64 (T,), test items.
+        correct: int64 (T,), test items predicted right, over all repeats.
+        tested: int64 (T,), test items, over all repeats.
+        repeats: int64 (T,), >= 1.
         used: int32 (T,), positives.
         status: (T,).
         settings: for seed and confidence.
     """
     missing = tested == 0
-    bound = wilson_lower(correct, tested, settings.confidence)
+    right, items = correct / repeats, tested // repeats
+    some = np.maximum(items, 1)
     columns = [
         pa.array(terms, pa.int32()),
-        pa.array(correct / np.maximum(tested, 1), pa.float64(), mask=missing),
+        pa.array(right / some, pa.float64(), mask=missing),
         pa.array(used, pa.int32()),
-        pa.array(tested, pa.int32()),
-        pa.array(standard_error(correct, np.maximum(tested, 1)), pa.float64(), mask=missing),
-        pa.array(bound, pa.float64(), mask=missing),
+        pa.array(items, pa.int32()),
+        pa.array(standard_error(right, some), pa.float64(), mask=missing),
+        pa.array(wilson_lower(right, items, settings.confidence), pa.float64(), mask=missing),
         pa.array(np.full(len(terms), settings.seed), pa.int64()),
         pa.array(status.tolist(), pa.string()),
     ]

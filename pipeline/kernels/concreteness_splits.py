@@ -10,7 +10,7 @@ Source: SPEC C2, C5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,50 +20,67 @@ _ROUND_ROWS = 4
 
 
 @dataclass(frozen=True)
+class SplitSettings:
+    """How examples are split and dealt into mini-batches. Defaults are in the configuration.
+
+    Attributes:
+        test_share: share of each side that is held out, where support is high.
+        folds_below: support below which every positive is tested, by folds.
+        num_folds: folds there, >= 2; at most n are used.
+        num_repeats: rounds of folds there, each with other folds and other negatives.
+        validation_share: share of each side's training rows that early stopping watches, where
+            support is high; 0 without early stopping.
+        batch_size: most rows of a mini-batch, both sides together.
+        min_batch_size: fewest, where ``batches_per_epoch`` would make them smaller.
+        batches_per_epoch: wanted steps an epoch, so that terms with few examples are not left at
+            a handful of Adam steps.
+    """
+
+    test_share: float
+    folds_below: int
+    num_folds: int
+    num_repeats: int
+    validation_share: float
+    batch_size: int
+    min_batch_size: int
+    batches_per_epoch: int
+
+
+@dataclass(frozen=True)
 class FoldPlan:
-    """One probe: ranks in mini-batches and ranks of the test split, -1 where padded.
+    """One probe: ranks in mini-batches and ranks of the held-out splits, -1 where padded.
 
     Attributes:
         fold: number of the fold, 0 for a plain split.
+        repeat: round of folds, 0 for a plain split; it has negatives of its own.
         train: int32 (num_batches, half), ranks of one side; the same ranks of the other side
             join them.
+        validation: int32 (half_validation,), ranks of one side; empty without early stopping.
         test: int32 (half_test,), ranks of one side.
     """
 
     fold: int
+    repeat: int
     train: NDArray[np.int32]
+    validation: NDArray[np.int32]
     test: NDArray[np.int32]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(num_batches, half, half_test): probes of one shape can be trained together."""
-        return (self.train.shape[0], self.train.shape[1], len(self.test))
+    def shape(self) -> tuple[int, int, int, int]:
+        """(num_batches, half, half_validation, half_test): probes of one can share slots."""
+        return (*self.train.shape, len(self.validation), len(self.test))
 
 
-def plan_folds(
-    num_rows: int,
-    test_share: float,
-    folds_below: int,
-    num_folds: int,
-    batch_size: int,
-    min_batch_size: int,
-    batches_per_epoch: int,
-) -> list[FoldPlan]:
-    """Plans of a term with ``num_rows`` positives and as many negatives.
+def plan_folds(num_rows: int, settings: SplitSettings) -> list[FoldPlan]:
+    """Plans of a term with ``num_rows`` positives and as many negatives a repeat.
 
     Ranks are in hash order, so the first ranks are a random sample: with support of at least
-    ``folds_below`` they are the test split. Below it rank r is tested in fold r mod k: every
-    positive once, and every fold balanced.
+    ``folds_below`` they are the test split. Below it every rank is tested once a repeat, in folds
+    of like size; the first repeat deals ranks in turn, later ones in a shuffled order.
 
     Args:
         num_rows: n >= 2.
-        test_share: share of each side in the test split.
-        folds_below: support below which all rows are tested, by folds.
-        num_folds: folds there; at most n are used.
-        batch_size: most rows of a mini-batch, both sides together.
-        min_batch_size: fewest, where ``batches_per_epoch`` would make them smaller.
-        batches_per_epoch: wanted number of steps an epoch, so that terms with few examples are
-            not left at a handful of Adam steps.
+        settings: see there.
 
     Raises:
         ValueError: fewer than two rows a side.
@@ -71,27 +88,47 @@ def plan_folds(
     if num_rows < 2:
         raise ValueError(f"plan_folds: {num_rows} rows a side, expected >= 2.")
     ranks = np.arange(num_rows, dtype=np.int32)
-    if num_rows >= folds_below:
-        num_test = min(max(1, round(num_rows * test_share)), num_rows - 1)
-        splits = [ranks < num_test]
-    else:
-        splits = [ranks % min(num_folds, num_rows) == f for f in range(min(num_folds, num_rows))]
+    if num_rows >= settings.folds_below:
+        num_test = min(max(1, round(num_rows * settings.test_share)), num_rows - 1)
+        return [_plan(0, 0, ranks[:num_test], ranks[num_test:], settings)]
+    num_folds = min(settings.num_folds, num_rows)
     plans = []
-    for fold, is_test in enumerate(splits):
-        train = ranks[~is_test]
-        num_batches = max(
-            -(-2 * len(train) // batch_size),
-            min(batches_per_epoch, 2 * len(train) // min_batch_size),
-            1,
-        )
-        # Dealt like cards: batch sizes differ by at most one, and no batch is left empty.
-        half = _padded(-(-len(train) // num_batches))
-        grid = np.full((half, num_batches), -1, np.int32)
-        grid.reshape(-1)[: len(train)] = train
-        test = np.full(_padded(int(is_test.sum())), -1, np.int32)
-        test[: int(is_test.sum())] = ranks[is_test]
-        plans.append(FoldPlan(fold, np.ascontiguousarray(grid.T), test))
+    for repeat in range(settings.num_repeats):
+        place = ranks
+        if repeat:
+            place = np.random.default_rng([repeat, num_rows]).permutation(ranks)
+        for fold in range(num_folds):
+            is_test = place % num_folds == fold
+            whole = replace(settings, validation_share=0.0)
+            plans.append(_plan(fold, repeat, ranks[is_test], ranks[~is_test], whole))
     return plans
+
+
+def _plan(
+    fold: int,
+    repeat: int,
+    test: NDArray[np.int32],
+    train: NDArray[np.int32],
+    settings: SplitSettings,
+) -> FoldPlan:
+    num_validation = round(len(train) * settings.validation_share)
+    validation, train = train[:num_validation], train[num_validation:]
+    num_batches = max(
+        -(-2 * len(train) // settings.batch_size),
+        min(settings.batches_per_epoch, 2 * len(train) // settings.min_batch_size),
+        1,
+    )
+    # Dealt like cards: batch sizes differ by at most one, and no batch is left empty.
+    half = _padded(-(-len(train) // num_batches))
+    grid = np.full((half, num_batches), -1, np.int32)
+    grid.reshape(-1)[: len(train)] = train
+    return FoldPlan(fold, repeat, np.ascontiguousarray(grid.T), _filled(validation), _filled(test))
+
+
+def _filled(ranks: NDArray[np.int32]) -> NDArray[np.int32]:
+    filled = np.full(_padded(len(ranks)), -1, np.int32)
+    filled[: len(ranks)] = ranks
+    return filled
 
 
 def _padded(rows: int) -> int:

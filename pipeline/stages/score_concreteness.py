@@ -2,19 +2,19 @@
 
 Cost at 1.329 billion images: does not depend on them; 218,879 terms of up to 1,000 + 1,000 examples
 at some 15 terms a second and core, 4 core-hours. A task holds the pool (10^5 images) and
-``terms_per_batch`` terms. A killed run repeats only unfinished buckets of terms.
+``probes_per_batch`` probes. A killed run repeats only unfinished buckets of terms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from pipeline.config.labels import ScoreConcretenessParams
-from pipeline.kernels.concreteness import NegativePool, ProbeSettings, score_terms
+from pipeline.kernels.concreteness import NegativePool, ProbeSettings, SplitSettings, score_terms
 from pipeline.kernels.hashing import hash64
 from pipeline.kernels.nested import list_offsets, one_chunk
 from pipeline.kernels.vectors import to_matrix
@@ -59,7 +59,12 @@ def prepare(
 
 
 def _settings(params: ScoreConcretenessParams) -> ProbeSettings:
-    return ProbeSettings(max_positives=_NO_CAP, **params.model_dump())
+    given = params.model_dump()
+    stops_early = params.method == "mlp" and params.patience > 0
+    if not stops_early:
+        given |= {"patience": 0, "validation_share": 0.0}
+    splits = {field.name: given.pop(field.name) for field in fields(SplitSettings)}
+    return ProbeSettings(max_positives=_NO_CAP, splits=SplitSettings(**splits), **given)
 
 
 def score_batch(

@@ -11,7 +11,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from pipeline.kernels import concreteness as kernel
-from pipeline.kernels.concreteness import ProbeSettings, score_terms
+from pipeline.kernels import concreteness_mlp as mlp
+from pipeline.kernels.concreteness import ProbeSettings, SplitSettings, score_terms
+from pipeline.kernels.concreteness_mlp import (
+    MlpSettings,
+    Shape,
+    initial_parameters,
+    train_mlps,
+)
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 from pipeline.kernels.hashing import hash_ints
@@ -19,10 +26,25 @@ from pipeline.kernels.hashing import hash_ints
 DIM = 12
 SETTINGS = ProbeSettings(
     method="mlp", precision="fp32", device="cpu", max_positives=150, min_positives=10,
-    test_share=0.2, folds_below=60, num_folds=5, hidden=16, epochs=12, learning_rate=3e-3,
-    weight_decay=0.0, ridge_alpha=1.0, batch_size=64, min_batch_size=16, batches_per_epoch=4,
-    confidence=0.95, seed=3, terms_per_batch=32,
+    splits=SplitSettings(
+        test_share=0.2, folds_below=60, num_folds=5, num_repeats=1, validation_share=0.0,
+        batch_size=64, min_batch_size=16, batches_per_epoch=4,
+    ),
+    hidden=16, epochs=12, patience=0, min_improvement=0.0, learning_rate=3e-3,
+    weight_decay=0.0, ridge_alpha=1.0, confidence=0.95, seed=3, probes_per_batch=32,
 )  # fmt: skip
+
+
+STOPS_EARLY = {"patience": 2, "min_improvement": 0.002, "epochs": 12}
+
+
+def with_splits(settings, **changes):
+    return replace(settings, splits=replace(settings.splits, **changes))
+
+
+def stopping(settings):
+    splits = replace(settings.splits, validation_share=0.15)
+    return replace(settings, splits=splits, **STOPS_EARLY)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +97,7 @@ def sklearn_score(x, y, is_test):
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_ranks_terms_as_scikit_learn_does_and_tells_concrete_from_abstract():
     strength, owner, ids, x, pool = planted()
-    every_row = replace(SETTINGS, folds_below=1000)  # less noise than one split
+    every_row = with_splits(SETTINGS, folds_below=1000)  # less noise than one split
     ours = scores(score_terms(np.arange(30), owner, ids, x, pool, every_row))
     ridge = scores(
         score_terms(np.arange(30), owner, ids, x, pool, replace(every_row, method="ridge"))
@@ -105,7 +127,7 @@ def mixed_support():
     return owner[rows], ids[rows], x[rows], pool
 
 
-@pytest.mark.parametrize("method", ["mlp", "ridge"])
+@pytest.mark.parametrize("method", ["mlp", "early stop", "repeats", "ridge"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_scores_do_not_depend_on_batching_or_row_order(method, precision):
     if (method, precision) == ("ridge", "bf16"):
@@ -113,12 +135,18 @@ def test_scores_do_not_depend_on_batching_or_row_order(method, precision):
             replace(SETTINGS, method=method, precision=precision)
         return
     owner, ids, x, pool = mixed_support()
-    settings = replace(SETTINGS, method=method, precision=precision, epochs=4)
+    settings = replace(SETTINGS, precision=precision, epochs=4)
+    if method == "early stop":
+        settings = stopping(settings)
+    if method == "repeats":
+        settings = with_splits(settings, num_repeats=2)
+    if method == "ridge":
+        settings = replace(settings, method="ridge")
     want = score_terms(np.arange(9), owner, ids, x, pool, settings)
     assert want["status"].to_pylist() == ["ok"] * 8 + ["too_few_positives"]
     for size in (1, 2, 5):
         got = score_terms(
-            np.arange(9), owner, ids, x, pool, replace(settings, terms_per_batch=size)
+            np.arange(9), owner, ids, x, pool, replace(settings, probes_per_batch=size)
         )
         assert got.equals(want)
     shuffled = np.random.default_rng(0).permutation(len(owner))
@@ -131,65 +159,118 @@ def test_scores_do_not_depend_on_batching_or_row_order(method, precision):
         assert [rows[t] for t in range(9)] == want.to_pylist()
 
 
-def test_hidden_activations_of_one_probe_are_the_same_bits_in_any_company():
-    """Stronger than equal accuracies: the trained weights themselves."""
-    from pipeline.kernels.concreteness_mlp import MlpSettings, initial_weights, train_mlps
+class Given:
+    """A probe with rows of its own."""
 
-    rng = np.random.default_rng(2)
-    x = torch.from_numpy(rng.normal(size=(7, 3, 16, DIM)).astype(np.float32))
-    y = torch.from_numpy((rng.random((7, 3, 16)) < 0.5).astype(np.float32))
-    mask = torch.ones(7, 3, 16)
-    mask[2, 1, 9:] = 0
-    keys = [(t, 0) for t in range(7)]
-    settings = MlpSettings(10, 5, 1e-2, 1e-3, torch.float32, 0)
+    def __init__(self, number, x, mask, x_val=None):
+        self.key, self._x, self._mask = (number, 0, 0), x, mask
+        self._x_val = x[0, :0] if x_val is None else x_val
 
-    def train(which):
-        start = initial_weights([keys[i] for i in which], DIM, 10, 0)
-        return train_mlps(x[which], y[which], mask[which], start, settings)
-
-    full = train(list(range(7)))
-    for which in ([2, 0], [6, 2, 1], [5, 4, 3, 2]):
-        part = train(which)
-        assert torch.equal(part.w_BDH, full.w_BDH[which])
-        assert torch.equal(part.small_BK, full.small_BK[which])
-    assert torch.all(full.w_BDH[:, :, 10:] == 0)  # units that pad to 16 lanes stay dead
+    def load(self, x_SRD, mask_SR, x_VD, mask_V):
+        x_SRD.copy_(self._x)
+        mask_SR.copy_(self._mask)
+        x_VD.copy_(self._x_val)
+        mask_V.fill_(1)
 
 
-def test_a_lone_probe_never_takes_the_path_of_a_single_matrix(monkeypatch):
-    """torch multiplies a stack of one by another routine, which rounds otherwise."""
-    owner, ids, x, pool = mixed_support()
-    sizes = []
-    real = kernel.train_mlps
-    monkeypatch.setattr(kernel, "train_mlps", lambda x, *a: sizes.append(len(x)) or real(x, *a))
-    alone = replace(SETTINGS, terms_per_batch=1, epochs=1)
-    score_terms(np.arange(9), owner, ids, x, pool, alone)
-    assert sizes == [2] * 20  # 5 plain splits and 3 x 5 folds
+def given_probes(num, steps=3, rows=16, seed=2):
+    """Probes whose rows, positives first, differ by an amount that grows with their number."""
+    rng = np.random.default_rng(seed)
+    probes = []
+    for i in range(num):
+        x = rng.normal(size=(steps + 1, rows, DIM)).astype(np.float32)
+        x[:, : rows // 2, 0] += i % 4
+        mask = torch.ones(steps, rows)
+        if i == 2:
+            mask[-1, 9:] = 0
+            x[steps - 1, 9:] = 0
+        x = torch.from_numpy(x)
+        probes.append(Given(i, x[:steps], mask, x[steps]))
+    return probes, Shape(steps, rows, rows, DIM)
+
+
+def trained(probes, shape, settings, num_slots):
+    return {probes[at].key[0]: m for at, m in train_mlps(probes, shape, settings, num_slots, "cpu")}
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_parameters_of_one_probe_are_the_same_bits_in_any_company(patience):
+    """Stronger than equal accuracies; with early stopping probes also move between slots."""
+    probes, shape = given_probes(9)
+    settings = MlpSettings(10, 12, 1e-2, 1e-3, "fp32", patience, 0.0, 0)
+    full = trained(probes, shape, settings, 9)
+    epochs = {number: model.epochs for number, model in full.items()}
+    assert sorted(full) == list(range(9))
+    assert set(epochs.values()) == {12} if patience == 0 else len(set(epochs.values())) > 2
+    for which, slots in (([2, 0], 2), ([6, 2, 1], 8), ([5, 4, 3, 2], 3), ([7], 4), (range(9), 2)):
+        part = trained([probes[i] for i in which], shape, settings, slots)
+        for number, model in part.items():
+            assert torch.equal(model.parameters_K, full[number].parameters_K)
+            assert model.epochs == epochs[number]
+    weight = full[0].parameters_K[: 16 * DIM].view(16, DIM)
+    assert torch.all(weight[10:] == 0)  # units that pad to 16 lanes stay dead
 
 
 def test_hand_written_gradient_equals_autograd():
-    from pipeline.kernels.concreteness_mlp import MlpSettings, initial_weights, train_mlps
+    probes, shape = given_probes(4, steps=1, rows=20, seed=3)
+    settings = MlpSettings(16, 6, 1e-2, 1e-3, "fp32", 0, 0.0, 4)
+    got = trained(probes, shape, settings, 4)
+    for number, probe in enumerate(probes):
+        row = torch.from_numpy(initial_parameters(probe.key, DIM, 16, 4))
+        w = row[: 16 * DIM].view(16, DIM).clone().requires_grad_()
+        b, out, c = (part.clone().requires_grad_() for part in row[16 * DIM :].split((16, 16, 16)))
+        adam = torch.optim.Adam([w, b, out, c], lr=1e-2, weight_decay=1e-3)
+        target = torch.tensor([1.0] * 10 + [0.0] * 10)
+        for _ in range(6):
+            adam.zero_grad()
+            logit = torch.relu(probe._x[0] @ w.T + b) @ out + c[0]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                logit, target, weight=probe._mask[0], reduction="sum"
+            )
+            (loss / probe._mask[0].sum()).backward()
+            adam.step()
+        want = torch.cat([w.flatten(), b, out, c]).detach()
+        torch.testing.assert_close(got[number].parameters_K, want, rtol=1e-4, atol=1e-5)
+        logit = torch.relu(probe._x_val @ w.T + b) @ out + c[0]
+        torch.testing.assert_close(got[number].logits(probe._x_val), logit.detach())
 
-    rng = np.random.default_rng(3)
-    x = torch.from_numpy(rng.normal(size=(2, 1, 20, DIM)).astype(np.float32))
-    y = torch.from_numpy((rng.random((2, 1, 20)) < 0.5).astype(np.float32))
-    mask = torch.ones(2, 1, 20)
-    mask[1, 0, 13:] = 0
-    x[1, 0, 13:] = 0
-    start = initial_weights([(0, 0), (1, 0)], DIM, 16, 4)
-    w, small = start.w_BDH.clone().requires_grad_(), start.small_BK.clone().requires_grad_()
-    adam = torch.optim.Adam([w, small], lr=1e-2)
-    for _ in range(6):
-        adam.zero_grad()
-        hidden = torch.relu(x[:, 0] @ w + small[:, None, :16])
-        logit = (hidden @ small[:, 16:32, None])[:, :, 0] + small[:, 32:33]
-        each = torch.nn.functional.binary_cross_entropy_with_logits(
-            logit, y[:, 0], reduction="none"
-        )
-        ((each * mask[:, 0]).sum(1) / mask[:, 0].sum(1)).sum().backward()
-        adam.step()
-    got = train_mlps(x, y, mask, start, MlpSettings(16, 6, 1e-2, 0.0, torch.float32, 0))
-    torch.testing.assert_close(got.w_BDH, w.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(got.small_BK, small.detach(), rtol=1e-4, atol=1e-5)
+
+def test_bf16_by_rounding_is_bf16_of_the_processor(monkeypatch):
+    """The slow path of old processors and the native one agree to a few units of bf16."""
+    probes, shape = given_probes(4)
+    settings = MlpSettings(16, 10, 1e-2, 0.0, "bf16", 0, 0.0, 0)
+    logits = {}
+    for native in (True, False):
+        monkeypatch.setattr(mlp, "has_bf16_products", lambda native=native: native)
+        models = trained(probes, shape, settings, 4)
+        logits[native] = torch.stack([models[i].logits(probes[i]._x_val) for i in range(4)])
+    exact = trained(probes, shape, replace(settings, precision="fp32"), 4)
+    exact = torch.stack([exact[i].logits(probes[i]._x_val) for i in range(4)])
+    assert (logits[True] - logits[False]).abs().max() < 0.1
+    assert 0 < (logits[False] - exact).abs().max() < 0.1
+
+
+def test_a_probe_stops_when_its_validation_loss_no_longer_falls():
+    """Rows that cannot be told apart stop at once; rows that can are trained on."""
+    probes, shape = given_probes(4, steps=4, rows=32, seed=5)
+    settings = MlpSettings(16, 30, 1e-2, 0.0, "fp32", 2, 0.001, 0)
+    epochs = {number: model.epochs for number, model in trained(probes, shape, settings, 4).items()}
+    assert 3 <= epochs[0] < 12  # probe 0 has no signal
+    assert epochs[3] > epochs[0]
+    never = trained(probes, shape, replace(settings, patience=0), 4)
+    assert {model.epochs for model in never.values()} == {30}
+
+
+def test_early_stopping_keeps_the_ranking():
+    _, owner, ids, x, pool = planted(num_terms=40, support=300, pool_size=3000)
+    settings = with_splits(replace(SETTINGS, max_positives=300), test_share=0.4)
+    whole = score_terms(np.arange(40), owner, ids, x, pool, replace(settings, epochs=30))
+    early = stopping(settings)
+    stopped = score_terms(np.arange(40), owner, ids, x, pool, replace(early, epochs=30))
+    again = score_terms(np.arange(40), owner, ids, x, pool, replace(settings, epochs=30, seed=4))
+    agree = spearmanr(scores(whole), scores(stopped)).statistic
+    assert agree >= 0.95
+    assert agree >= spearmanr(scores(whole), scores(again)).statistic - 0.02
 
 
 def test_seeds_move_terms_independently():
@@ -208,8 +289,9 @@ def test_ridge_equals_scikit_learn_in_float64():
     x, y = rng.normal(size=(3, 30, 5)), rng.normal(size=(3, 30))
     mask = np.ones((3, 30))
     mask[1, 22:] = 0
+    x[1, 22:] = 0
     w, b = fit_ridge(*(torch.from_numpy(a) for a in (x, y, mask)), 0.7)
-    got = predict_ridge(torch.from_numpy(x), w, b).numpy()
+    got = [predict_ridge(torch.from_numpy(x[i]), w[i], b[i]).numpy() for i in range(3)]
     for i, rows in enumerate((30, 22, 30)):
         oracle = Ridge(alpha=0.7).fit(x[i, :rows], y[i, :rows])
         np.testing.assert_allclose(w[i], oracle.coef_, rtol=1e-10)
@@ -261,10 +343,46 @@ def test_more_positives_than_wanted_takes_the_lowest_hashes(monkeypatch):
     _, owner, ids, x, pool = planted(num_terms=1, support=300)
     settings = replace(SETTINGS, max_positives=100)
     seen = []
-    real = kernel._score_probes
-    monkeypatch.setattr(kernel, "_score_probes", lambda p, *a: seen.extend(p) or real(p, *a))
+    real = kernel._mlp_hits
+    monkeypatch.setattr(kernel, "_mlp_hits", lambda p, s: seen.extend(p) or real(p, s))
     row = score_terms(np.array([0]), owner, ids, x, pool, settings)
     order = np.argsort(sample_hashes(ids, 0, settings.seed, "concreteness.positives"))
-    assert list(seen[0].positives) == list(order[:100])
+    assert list(seen[0].sides[0][1]) == list(order[:100])
     assert row["num_positives"].to_pylist() == [100]
     assert row["num_test"].to_pylist() == [40]
+
+
+def test_repeats_use_other_negatives_and_folds_and_count_each_item_once(monkeypatch):
+    _, owner, ids, x, pool = planted(num_terms=2, support=40)
+    seen = []
+    real = kernel._mlp_hits
+    monkeypatch.setattr(kernel, "_mlp_hits", lambda p, s: seen.extend(p) or real(p, s))
+    settings = with_splits(SETTINGS, num_repeats=3)
+    table = score_terms(np.arange(2), owner, ids, x, pool, settings)
+    assert table["num_test"].to_pylist() == [80, 80]
+    mine = [p for p in seen if p.key[0] == 1]
+    assert sorted(p.key for p in mine) == [(1, f, r) for f in range(5) for r in range(3)]
+    drawn = {p.key[2]: p.sides[1][1] for p in mine}
+    assert len(np.unique(np.concatenate(list(drawn.values())))) == 120
+    folds = {p.key[1:]: p.plan.test.tolist() for p in mine}
+    assert folds[0, 0] != folds[0, 1] != folds[0, 2]
+    once = score_terms(np.arange(2), owner, ids, x, pool, SETTINGS)
+    rows, single = table.to_pylist(), once.to_pylist()
+    for row, one in zip(rows, single, strict=True):
+        hits = row["concreteness"] * 240
+        assert hits == pytest.approx(round(hits), abs=1e-6)
+        assert abs(row["concreteness"] - one["concreteness"]) < 0.15
+        p = row["concreteness"]
+        assert row["standard_error"] == pytest.approx((p * (1 - p) / 80) ** 0.5)
+
+
+def test_a_small_pool_gives_overlapping_negatives_to_repeats():
+    owner, ids, x, _ = mixed_support()
+    small = NegativePool.build(
+        image_hashes(np.arange(60)), np.random.default_rng(0).normal(size=(60, DIM)),
+        np.zeros(61, int), np.zeros(0, int),
+    )  # fmt: skip
+    few = owner == 5  # 40 positives: folds
+    settings = with_splits(SETTINGS, num_repeats=3)
+    row = score_terms(np.array([5]), *(a[few] for a in (owner, ids, x)), small, settings)
+    assert (row["num_positives"][0].as_py(), row["num_test"][0].as_py()) == (40, 80)

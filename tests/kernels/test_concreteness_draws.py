@@ -1,11 +1,13 @@
 """What a concreteness probe is given: folds, batches, negatives; and the bounds of its score."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline.kernels.binomial import standard_error, wilson_lower
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
-from pipeline.kernels.concreteness_splits import plan_folds
+from pipeline.kernels.concreteness_splits import SplitSettings, plan_folds
 from pipeline.kernels.hashing import hash_ints
 
 
@@ -13,29 +15,43 @@ def image_hashes(ids):
     return hash_ints(np.asarray(ids), 0, "image")
 
 
+SPLITS = SplitSettings(
+    test_share=0.2, folds_below=60, num_folds=5, num_repeats=2, validation_share=0.1,
+    batch_size=200, min_batch_size=16, batches_per_epoch=8,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("num_rows", [2, 3, 11, 19, 20, 59, 60, 61, 150, 1000])
-def test_split_tests_every_row_once_or_the_stated_share_and_batches_cover_the_rest(num_rows):
-    plans = plan_folds(num_rows, 0.2, 60, 5, 200, 16, 8)
-    tested = np.concatenate([p.test[p.test >= 0] for p in plans])
-    if num_rows < 60:
-        assert sorted(tested) == list(range(num_rows))
-    else:
-        assert len(plans) == 1
-        assert len(tested) == round(num_rows * 0.2)
+def test_splits_test_every_row_once_or_the_stated_share_and_batches_cover_the_rest(num_rows):
+    plans = plan_folds(num_rows, SPLITS)
+    for repeat in (0, 1):
+        mine = [p for p in plans if p.repeat == repeat]
+        tested = np.concatenate([p.test[p.test >= 0] for p in mine] or [[]])
+        if num_rows < 60:
+            assert sorted(tested) == list(range(num_rows))
+        else:
+            assert len(tested) == (round(num_rows * 0.2) if repeat == 0 else 0)
     for plan in plans:
-        train = plan.train[plan.train >= 0]
-        assert sorted([*train, *plan.test[plan.test >= 0]]) == list(range(num_rows))
+        parts = [r[r >= 0] for r in (plan.train, plan.validation, plan.test)]
+        assert sorted(np.concatenate(parts)) == list(range(num_rows))
+        assert len(parts[1]) == (0 if num_rows < 60 else round(0.1 * (num_rows - len(parts[2]))))
         sizes = (plan.train >= 0).sum(axis=1)
         assert sizes.min() >= 1
         assert sizes.max() - sizes.min() <= 1
         assert 2 * sizes.max() <= 200
     with pytest.raises(ValueError, match="expected >= 2"):
-        plan_folds(1, 0.2, 60, 5, 200, 16, 8)
+        plan_folds(1, SPLITS)
+
+
+def test_repeats_deal_other_folds():
+    plans = plan_folds(40, SPLITS)
+    tests = {(p.repeat, p.fold): set(p.test[p.test >= 0].tolist()) for p in plans}
+    assert all(tests[0, f] != tests[1, g] for f in range(5) for g in range(5))
 
 
 def test_full_support_gets_eight_steps_of_two_hundred_rows():
-    (plan,) = plan_folds(1000, 0.2, 200, 5, 200, 32, 8)
-    assert plan.shape == (8, 100, 200)
+    (plan,) = plan_folds(1000, replace(SPLITS, folds_below=200, validation_share=0.0))
+    assert plan.shape == (8, 100, 0, 200)
 
 
 def test_negatives_never_carry_the_term_nor_are_its_positives():
