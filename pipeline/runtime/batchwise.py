@@ -1,8 +1,8 @@
 """Running a batchwise stage: Spark schedules buckets, each task reads, computes and writes files.
 
 Rows never cross into the JVM. A finished bucket leaves a small marker, so that a run that was
-killed goes on where it stopped. Results come back as task results, which Spark delivers once a
-task, whatever was retried.
+killed goes on where it stopped; a stage whose slices take long keeps their results as well. Results
+come back as task results, which Spark delivers once a task, whatever was retried.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pipeline.config.base import Params
 from pipeline.files.storage import Storage
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.reader import aligned_slices, read_table
+from pipeline.runtime.slices import SliceStore
 from pipeline.runtime.writer import PartWriter
-from pipeline.stages.stage import BatchwiseStage
+from pipeline.stages.stage import BatchResult, BatchwiseStage
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ def run_bucket(run: BatchwiseRun, bucket: int) -> dict[str, Any]:
     outcome = {"files": files, "counts": counts}
     if not any(stats["breaches"] for stats in files.values()):
         run.storage.write_json_atomic(marker, outcome)
+    if run.stage.keep_slices:
+        SliceStore(run.storage, run.folder, bucket).clear()
     return outcome
 
 
@@ -118,9 +121,28 @@ def _results(run: BatchwiseRun, bucket: int) -> Iterator[Any]:
         stage.columns,
         stage.whole_keys,
     )
+    if stage.keep_slices:
+        yield from _kept_results(run, bucket, slices)
+        return
     state = _state(run)
     for tables in slices:
         yield stage.kernel(**tables, state=state, params=run.params)
+
+
+def _kept_results(
+    run: BatchwiseRun, bucket: int, slices: Iterator[dict[str, pa.Table | None]]
+) -> Iterator[BatchResult]:
+    """Results of the slices, those that an earlier attempt finished read instead of computed."""
+    stage, store = run.stage, SliceStore(run.storage, run.folder, bucket)
+    primary = stage.aligned[0]
+    for number, tables in enumerate(slices):
+        rows = tables[primary.name]
+        assert rows is not None
+        result = store.load(number, rows, primary.key[0])
+        if result is None:
+            result = stage.kernel(**tables, state=_state(run), params=run.params)
+            store.save(number, rows, primary.key[0], result)
+        yield result
 
 
 def _state(run: BatchwiseRun) -> Any:

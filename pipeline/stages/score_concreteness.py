@@ -55,10 +55,12 @@ def prepare(
         lists.flatten().to_numpy(),
         canonical,
     )
-    return ScoreState(pool, _settings(params))
+    return ScoreState(pool, settings_of(params))
 
 
-def _settings(params: ScoreConcretenessParams) -> ProbeSettings:
+def settings_of(params: ScoreConcretenessParams) -> ProbeSettings:
+    """Parameters as the kernel takes them: sampling has capped the positives, and what does not
+    stop early holds nothing back for it."""
     given = params.model_dump()
     stops_early = params.method == "mlp" and params.patience > 0
     if not stops_early:
@@ -90,7 +92,7 @@ def score_batch(
 
 STAGE = BatchwiseStage(
     name="score_concreteness",
-    version=1,
+    version=2,
     kernel=score_batch,
     prepare=prepare,
     params=ScoreConcretenessParams,
@@ -99,6 +101,7 @@ STAGE = BatchwiseStage(
     outputs=(TERM_CONCRETENESS,),
     batch_rows=32_768,
     whole_keys=True,
+    keep_slices=True,
     ledger=(
         LedgerRule(
             "positives",

@@ -148,6 +148,8 @@ class BatchwiseStage:
         batch_rows: rows of the first table a kernel call sees.
         whole_keys: cut slices only where the first key column changes, so that a call sees all rows
             of a key; for tables with several rows a key.
+        keep_slices: keep the result of each slice until its bucket is done, so that a killed run
+            repeats no slice; for kernels that take seconds a call and return little.
         ledger: conservation laws, checked before publishing.
     """
 
@@ -165,6 +167,7 @@ class BatchwiseStage:
     folder: str = ""
     batch_rows: int = 65_536
     whole_keys: bool = False
+    keep_slices: bool = False
     ledger: tuple[LedgerRule, ...] = ()
 
     @property

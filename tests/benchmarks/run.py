@@ -1,6 +1,6 @@
 """Run benchmarks by name: `python tests/benchmarks/run.py concreteness --size small`.
 
-Without a name it lists them; `all` runs every one.
+Without a name it lists them; `all` runs every one that does not take an hour.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
@@ -21,6 +22,14 @@ def names() -> list[str]:
     return sorted(p.stem.removeprefix("bench_") for p in harness.FOLDER.glob("bench_*.py"))
 
 
+def _not_long() -> list[str]:
+    return [n for n in names() if not getattr(_module(n), "IS_LONG", False)]
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.bench_{name}")
+
+
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -31,12 +40,12 @@ def main() -> int:
     if not given.names:
         sys.stdout.write("benchmarks: " + " ".join(names()) + "\n")
         return 0
-    wanted = names() if given.names == ["all"] else given.names
+    wanted = _not_long() if given.names == ["all"] else given.names
     unknown = [name for name in wanted if name not in names()]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}, expected one of {', '.join(names())} or all.")
     for name in wanted:
-        measured = importlib.import_module(f"benchmarks.bench_{name}").run(given.size)
+        measured = _module(name).run(given.size)
         line = harness.line_of(name, measured)
         if not given.no_record:
             harness.append(line)

@@ -19,6 +19,7 @@ from pipeline.kernels.vectors import from_matrix, to_matrix
 from pipeline.runtime.lifecycle import Lifecycle
 from pipeline.runtime.planning import plan_chain, plan_stage, published_tables
 from pipeline.runtime.reader import read_table
+from pipeline.runtime.slices import SliceStore
 from pipeline.runtime.sources import source_versions
 from pipeline.stages.stage import BatchResult, BatchwiseStage, LedgerRule, RelationalStage
 from schemas.contract import Column, Table
@@ -212,6 +213,50 @@ def test_killed_run_continues_with_the_buckets_that_are_missing(spark, tmp_path,
     (tmp_path / "healed").touch()
     run_chain(spark, config, chain)
     assert len(list(seen.iterdir())) == 1
+
+
+def test_killed_bucket_continues_after_its_last_finished_slice(spark, tmp_path, given):
+    """Slices of 3 rows in one bucket; the run dies in the middle, later cuts differ."""
+    config = config_of(tmp_path, 1)
+    seen = tmp_path / "slices"
+    seen.mkdir()
+
+    def counting(image_embeddings, state, params):
+        ids = image_embeddings["image_id"].to_pylist()
+        (seen / ids[0]).touch()
+        if len(list(seen.iterdir())) == 5 and not (tmp_path / "healed").exists():
+            raise RuntimeError("killed")
+        return split(image_embeddings, state, params)
+
+    other = config.model_copy(update={"root": str(tmp_path / "whole")})
+    whole = run_chain(spark, other)[1][-1]
+    stage = dataclasses.replace(SPLIT, kernel=counting, batch_rows=3, keep_slices=True)
+    with pytest.raises(Exception, match="killed"):
+        run_chain(spark, config, (TAKE, stage))
+    done = {p.name for p in seen.iterdir()}
+    assert len(list(tmp_path.glob("root*/split/*/_slices/00000/*.json"))) == 4
+    (tmp_path / "healed").touch()
+    for mark in seen.iterdir():
+        mark.unlink()
+    manifest = run_chain(spark, config, (TAKE, stage))[1][-1]
+    again = {p.name for p in seen.iterdir()} & done
+    assert len(again) == 1  # the slice that died
+    assert manifest.counts == whole.counts
+    assert manifest.tables == whole.tables
+    assert not list(tmp_path.glob("root*/split/*/_slices/*"))
+
+
+def test_slices_that_were_cut_otherwise_are_not_taken(tmp_path):
+    store = SliceStore(open_storage(str(tmp_path)), "stage/version", 0)
+    rows = pa.table({"image_id": ["a", "b", "c"]})
+    result = BatchResult({"out": pa.table({"image_id": ["a"]})}, {"images": 3})
+    store.save(0, rows, "image_id", result)
+    assert store.load(0, rows, "image_id").counts == {"images": 3}
+    assert store.load(0, rows, "image_id").tables["out"].equals(result.tables["out"])
+    assert store.load(0, rows.slice(1), "image_id") is None
+    assert store.load(1, rows, "image_id") is None
+    store.clear()
+    assert store.load(0, rows, "image_id") is None
 
 
 def test_missing_input_is_named(tmp_path, given):
