@@ -68,8 +68,8 @@ test: env ## all tests
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)
 
-bench: env .venv/bench-requirements.txt ## measure: BENCH=name or all, SIZE=full|small; writes tests/benchmarks/RESULTS.md
-	@$(PY) tests/benchmarks/run.py $(BENCH) --size $(SIZE) $(ARGS)
+bench: env .venv/peers/requirements.txt ## measure: BENCH=name or all, SIZE=full|small; writes tests/benchmarks/RESULTS.md
+	@PYTHONPATH="$(CURDIR)/.venv/peers" $(PY) tests/benchmarks/run.py $(BENCH) --size $(SIZE) $(ARGS)
 
 lint: env ## formatting, lint, types, layers
 	@.venv/bin/ruff format --check .
@@ -111,9 +111,10 @@ check-disk:
 	if [ "$$free" -lt $(RUN_GB) ]; then \
 	  echo "error: The disk of $(CURDIR) is full ($$free GB free, $(RUN_GB) GB needed): free some room and run make again." >&2; exit 2; fi
 
-# Peers of the benchmarks, held to the versions of the lock where they share packages.
-.venv/bench-requirements.txt: tests/benchmarks/requirements.txt | env
-	@$(PY) -m pip install -qq --disable-pip-version-check -c requirements.lock -r $<
+# Peers of the benchmarks stand in a folder of their own: .venv holds what the lock says, no more.
+.venv/peers/requirements.txt: tests/benchmarks/requirements.txt | env
+	@rm -rf .venv/peers
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --target .venv/peers -r $<
 	@cp $< $@
 
 # The copy of the lock inside .venv is written last: it says which lock .venv was made from.

@@ -160,6 +160,13 @@ SOURCE_LABELLED_ANNOTATIONS = _source(
     Column(name="is_correct", type="boolean", doc="whether the annotation holds"),
     key=("image_id",),
 )
+SOURCE_BOUNDARY_EVALUATIONS = _source(
+    "boundary_evaluations",
+    "A proxy evaluation of some decision boundaries, e.g. of small models pretrained at each.",
+    Column(name="boundary", type="float", doc="decision boundary", min=0, max=1),
+    Column(name="metric", type="double", doc="what was measured, more is better"),
+    key=("boundary",),
+)
 
 SOURCES = (
     SOURCE_IMAGES,
@@ -177,4 +184,5 @@ SOURCES = (
     SOURCE_VALIDATION_IMAGES,
     SOURCE_BLOCKED_IMAGES,
     SOURCE_LABELLED_ANNOTATIONS,
+    SOURCE_BOUNDARY_EVALUATIONS,
 )

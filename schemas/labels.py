@@ -120,6 +120,12 @@ CONCRETENESS_SWEEP = Table(
         Column(name="num_terms", type="bigint", doc="terms kept", min=0),
         Column(name="num_annotations", type="bigint", doc="annotations kept", min=0),
         Column(name="num_images", type="bigint", doc="images that keep an annotation", min=0),
+        Column(
+            name="metric",
+            type="double",
+            doc="proxy evaluation of the boundary, null where none is given",
+            nullable=True,
+        ),
     ),
 )
 TERM_INTERESTS = Table(

@@ -81,6 +81,8 @@ class Inputs(Params):
     """Opt-outs. Absent: none."""
     labelled_annotations: Source | None = None
     """Judged annotations, for `calibrate_threshold`."""
+    boundary_evaluations: Source | None = None
+    """A proxy evaluation of decision boundaries, shown beside what each keeps."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Inputs:

@@ -25,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.kernels.concreteness_mlp import MlpSettings, Shape, train_mlps
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import (
     NegativePool,
@@ -41,6 +40,7 @@ from pipeline.kernels.concreteness_scores import (
     score_table,
 )
 from pipeline.kernels.concreteness_splits import FoldPlan, SplitSettings, plan_folds
+from pipeline.kernels.concreteness_train import MlpSettings, Shape, train_mlps
 from pipeline.kernels.finite import require_finite
 
 __all__ = ["SCORE_SCHEMA", "NegativePool", "ProbeSettings", "SplitSettings", "score_terms"]
@@ -63,7 +63,7 @@ class _Probe:
     plan: FoldPlan
 
     def load(self, x_SRD: Tensor, mask_SR: Tensor, x_VD: Tensor, mask_V: Tensor) -> None:
-        """Rows of training and validation; see `concreteness_mlp.Probe`."""
+        """Rows of training and validation; see `concreteness_train.Probe`."""
         for step, ranks in enumerate(self.plan.train):
             self.gather(ranks, x_SRD[step], mask_SR[step])
         if len(x_VD):
@@ -114,33 +114,8 @@ def score_terms(
     starts = np.searchsorted(owner[order], terms, side="left")
     stops = np.searchsorted(owner[order], terms, side="right")
 
-    used = np.zeros(len(terms), np.int32)
-    repeats = np.ones(len(terms), np.int64)
-    status = np.full(len(terms), OK, dtype=object)
-    probes: list[_Probe] = []
-    for i, term_id in enumerate(terms.tolist()):
-        rows = order[starts[i] : stops[i]]
-        used[i] = min(len(rows), settings.max_positives)
-        if used[i] < settings.min_positives:
-            status[i] = TOO_FEW_POSITIVES
-            continue
-        others, num = _negatives(term_id, hashes[rows], int(used[i]), pool, settings)
-        if num < settings.min_positives:
-            status[i] = TOO_FEW_NEGATIVES
-            continue
-        used[i] = num
-        plans = plan_folds(num, settings.splits)
-        repeats[i] = 1 + max(plan.repeat for plan in plans)
-        probes += [
-            _Probe(
-                i,
-                (term_id, plan.fold, plan.repeat),
-                ((features, rows[:num]), (negatives, others[plan.repeat])),
-                plan,
-            )
-            for plan in plans
-        ]
-
+    drawn = _Draw(order, starts, stops, hashes, features, negatives)
+    probes, used, repeats, status = _probes_of(terms, drawn, pool, settings)
     correct = np.zeros(len(terms), np.int64)
     tested = np.zeros(len(terms), np.int64)
     score = _ridge_hits if settings.method == "ridge" else _mlp_hits
@@ -151,6 +126,60 @@ def score_terms(
             correct[group[at].term_index] += hits
             tested[group[at].term_index] += 2 * int((group[at].plan.test >= 0).sum())
     return score_table(terms, correct, tested, repeats, used, status, settings)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Positives in the order of their draw, term by term, and the two matrices they index.
+
+    Attributes:
+        order: (n,) rows of ``features``, by term, then by hash.
+        starts: (T,) where a term's rows start in ``order``.
+        stops: (T,) where they end.
+        hashes: uint64 (n,) image of each row of ``features``.
+        features: float32 (n + 1, d), the last row zero.
+        negatives: float32 (P + 1, d), the last row zero.
+    """
+
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    features: Tensor
+    negatives: Tensor
+
+
+def _probes_of(
+    terms: NDArray[np.int32], drawn: _Draw, pool: NegativePool, settings: ProbeSettings
+) -> tuple[list[_Probe], NDArray[np.int32], NDArray[np.int64], NDArray[np.object_]]:
+    """The probes of all terms; positives used, repeats and status of each term."""
+    used = np.zeros(len(terms), np.int32)
+    repeats = np.ones(len(terms), np.int64)
+    status = np.full(len(terms), OK, dtype=object)
+    probes: list[_Probe] = []
+    for i, term_id in enumerate(terms.tolist()):
+        rows = drawn.order[drawn.starts[i] : drawn.stops[i]]
+        used[i] = min(len(rows), settings.max_positives)
+        if used[i] < settings.min_positives:
+            status[i] = TOO_FEW_POSITIVES
+            continue
+        others, num = _negatives(term_id, drawn.hashes[rows], int(used[i]), pool, settings)
+        if num < settings.min_positives:
+            status[i] = TOO_FEW_NEGATIVES
+            continue
+        used[i] = num
+        plans = plan_folds(num, settings.splits)
+        repeats[i] = 1 + max(plan.repeat for plan in plans)
+        probes += [
+            _Probe(
+                i,
+                (term_id, plan.fold, plan.repeat),
+                ((drawn.features, rows[:num]), (drawn.negatives, others[plan.repeat])),
+                plan,
+            )
+            for plan in plans
+        ]
+    return probes, used, repeats, status
 
 
 def _negatives(

@@ -250,9 +250,7 @@ def embedding_lengths(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
 
 
 def check_embeddings(table: pa.Table, width: int, key: str = "image_id") -> Checked:
-    """Embeddings of one length, finite, as fixed-size little-endian float32 binary.
-
-    A zero vector is legal: it means "nothing known".
+    """Embeddings of one length, finite and not zero, as fixed-size little-endian float32 binary.
 
     Args:
         table: ``key`` and embedding (list of floats, or float32 binary).
@@ -278,6 +276,7 @@ def check_embeddings(table: pa.Table, width: int, key: str = "image_id") -> Chec
         matrix[rows] = _matrix(checker.column("embedding").take(pa.array(rows)))
     num_finite = np.count_nonzero(np.isfinite(matrix), axis=1)
     checker.reject(num_finite < width, RowReason.EMBEDDING_NOT_FINITE)
+    checker.reject(~is_wrong & ~matrix.any(axis=1), RowReason.EMBEDDING_ZERO)
     checker.reject_duplicates(key)
     done = checker.finish({"embedding": from_matrix(matrix)})
     if not pa.types.is_integer(done.valid[key].type):

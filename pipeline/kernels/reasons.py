@@ -34,6 +34,8 @@ class RowReason(StrEnum):
     """The vector has another length than the table's."""
     EMBEDDING_NOT_FINITE = "embedding_not_finite"
     """The vector holds NaN, infinity or null."""
+    EMBEDDING_ZERO = "embedding_zero"
+    """The vector is zero throughout: a placeholder that has no direction and resembles nothing."""
     NO_URI_OR_BYTES = "no_uri_or_bytes"
     """The image has neither a location nor bytes."""
     UNKNOWN_INTEREST = "unknown_interest"

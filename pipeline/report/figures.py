@@ -145,8 +145,17 @@ def sweep(
     boundaries: NDArray[np.floating],
     shares: dict[str, NDArray[np.floating]],
     boundary: float,
+    metric: NDArray[np.floating],
 ) -> Figure:
-    """Share of terms, annotations and images that each boundary keeps."""
+    """Share of terms, annotations and images that each boundary keeps, and a proxy evaluation.
+
+    Args:
+        boundaries: (b,).
+        shares: name -> (b,), in [0, 1].
+        boundary: the one in use.
+        metric: (b,) evaluation of each boundary, NaN where there is none; drawn on an axis of its
+            own.
+    """
     figure = _figure(8, 4)
     axes = figure.subplots()
     for (name, share), colour in zip(shares.items(), (INK, ACCENT, WARN), strict=False):
@@ -157,6 +166,12 @@ def sweep(
     axes.set_xlabel("decision boundary")
     axes.set_ylabel("share kept")
     axes.set_title("What a boundary keeps", loc="left")
+    known = np.isfinite(metric)
+    if known.any():
+        right = axes.twinx()
+        right.plot(boundaries[known], metric[known], marker="s", ls="--", color=INK, label="metric")
+        right.set_ylabel("proxy evaluation (dashed)")
+        right.spines["right"].set_visible(True)
     axes.legend(frameon=False)
     return figure
 

@@ -94,7 +94,10 @@ def _sweep(catalog: Catalog, config: RunConfig) -> Drawn:
         values = table[name].to_numpy().astype(np.float64)
         shares[name.removeprefix("num_")] = values / max(values.max(initial=1.0), 1.0)
     figure = figures.sweep(
-        table["boundary"].to_numpy(), shares, config.select_visual_terms.boundary
+        table["boundary"].to_numpy(),
+        shares,
+        config.select_visual_terms.boundary,
+        table["metric"].to_numpy(),
     )
     text = "Share of terms, annotations and images that each decision boundary would keep."
     return [(Section("Choice of the boundary", text, "concreteness_sweep.png"), figure)]

@@ -108,7 +108,7 @@ def _by_text(checked: Checked, terms: pa.Table) -> Checked:
 
 IMAGES_STAGE = RelationalStage(
     name="ingest_image_embeddings",
-    version=1,
+    version=2,
     fn=ingest_image_embeddings,
     params=IngestParams,
     section="ingest",
@@ -125,7 +125,7 @@ IMAGES_STAGE = RelationalStage(
 )
 TERMS_STAGE = RelationalStage(
     name="ingest_term_embeddings",
-    version=1,
+    version=2,
     fn=ingest_term_embeddings,
     params=IngestParams,
     section="ingest",

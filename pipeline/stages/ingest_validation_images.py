@@ -84,7 +84,7 @@ def _rows_of(valid: pa.Table, given: pa.Table) -> np.ndarray:
 
 STAGE = RelationalStage(
     name="ingest_validation_images",
-    version=2,
+    version=3,
     fn=ingest_validation_images,
     params=IngestParams,
     section="ingest",

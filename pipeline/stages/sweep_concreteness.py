@@ -17,17 +17,26 @@ from pyspark.sql import functions as F
 from pipeline.config.labels import SweepConcretenessParams
 from pipeline.kernels.nested import flatten_annotations
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
+from schemas.inputs import SOURCE_BOUNDARY_EVALUATIONS
 from schemas.labels import CONCRETENESS_SWEEP, SELECTED_ANNOTATIONS, TERM_CONCRETENESS
+
+_COUNTS = tuple((c.name, c.spark_type) for c in CONCRETENESS_SWEEP.columns if c.name != "metric")
 
 
 def sweep_concreteness(
     selected_annotations: DataFrame,
+    source_boundary_evaluations: DataFrame | None,
     term_concreteness: SmallTable,
     params: SweepConcretenessParams,
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
-    """Count terms, annotations and images at or above each boundary; unscored terms never do."""
-    del ctx
+    """Count terms, annotations and images at or above each boundary; unscored terms never do.
+
+    A given proxy evaluation stands beside its boundary.
+
+    Raises:
+        ValueError: an evaluated boundary is not on the grid.
+    """
     boundaries = np.unique(np.asarray(params.boundaries, np.float32))
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -40,16 +49,36 @@ def sweep_concreteness(
         known = scores[np.isfinite(scores)]
         terms = len(known) - np.searchsorted(np.sort(known), boundaries, side="left")
         columns = [pa.array(boundaries), *map(pa.array, (terms.astype(np.int64), kept, images))]
-        yield pa.RecordBatch.from_arrays(columns, CONCRETENESS_SWEEP.column_names)
+        yield pa.RecordBatch.from_arrays(columns, [name for name, _ in _COUNTS])
 
-    parts = selected_annotations.mapInArrow(count, CONCRETENESS_SWEEP.ddl)
-    return {
-        "concreteness_sweep": parts.groupBy("boundary").agg(
-            F.max("num_terms").alias("num_terms"),
-            F.sum("num_annotations").alias("num_annotations"),
-            F.sum("num_images").alias("num_images"),
+    parts = selected_annotations.mapInArrow(count, ", ".join(map(" ".join, _COUNTS)))
+    counts = parts.groupBy("boundary").agg(
+        F.max("num_terms").alias("num_terms"),
+        F.sum("num_annotations").alias("num_annotations"),
+        F.sum("num_images").alias("num_images"),
+    )
+    if source_boundary_evaluations is None:
+        swept = counts.withColumn("metric", F.lit(None).cast("double"))
+    else:
+        metrics = _evaluated(source_boundary_evaluations, boundaries, ctx)
+        swept = counts.join(F.broadcast(metrics), on="boundary", how="left")
+    return {"concreteness_sweep": swept.select(*CONCRETENESS_SWEEP.column_names)}
+
+
+def _evaluated(
+    evaluations: DataFrame, boundaries: NDArray[np.float32], ctx: StageContext
+) -> DataFrame:
+    """(boundary, metric) of evaluated boundaries, the best metric where one is given twice."""
+    on_grid = F.col("boundary").cast("float").isin([float(b) for b in boundaries])
+    usable = evaluations.where(F.col("metric").isNotNull())
+    strangers = ctx.count(usable.where(~F.coalesce(on_grid, F.lit(False))))
+    if strangers:
+        raise ValueError(
+            f"boundary_evaluations.boundary: {strangers} rows are not on the grid, expected values "
+            "of sweep_concreteness.boundaries: add theirs to it."
         )
-    }
+    best = usable.groupBy(F.col("boundary").cast("float").alias("boundary"))
+    return best.agg(F.max("metric").alias("metric"))
 
 
 def count_kept(
@@ -91,10 +120,11 @@ def _by_term(table: pa.Table) -> NDArray[np.float32]:
 
 STAGE = RelationalStage(
     name="sweep_concreteness",
-    version=1,
+    version=2,
     fn=sweep_concreteness,
     params=SweepConcretenessParams,
-    inputs=(SELECTED_ANNOTATIONS,),
+    inputs=(SELECTED_ANNOTATIONS, SOURCE_BOUNDARY_EVALUATIONS),
+    optional=(SOURCE_BOUNDARY_EVALUATIONS,),
     broadcast=(TERM_CONCRETENESS,),
     outputs=(CONCRETENESS_SWEEP,),
 )

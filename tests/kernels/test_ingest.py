@@ -216,11 +216,12 @@ def test_embeddings_by_hand(kind: str) -> None:
     table = pa.table({"image_id": [*"abcdefg", ""], "embedding": column})
     assert most_common_length(embedding_lengths(table["embedding"])) == 2
     got = check_embeddings(table, 2)
-    assert got.valid["image_id"].to_pylist() == ["a", "b"]
+    assert got.valid["image_id"].to_pylist() == ["a"]
     assert got.valid.schema.field("embedding").type == pa.binary(8)
-    np.testing.assert_array_equal(to_matrix(got.valid["embedding"]), [[1, 2], [0, 0]])
+    np.testing.assert_array_equal(to_matrix(got.valid["embedding"]), [[1, 2]])
     assert reasons(got) == [
-        ("", "empty_key"), ("c", "wrong_embedding_length"), ("d", "wrong_embedding_length"),
+        ("", "empty_key"), ("b", "embedding_zero"), ("c", "wrong_embedding_length"),
+        ("d", "wrong_embedding_length"),
         ("e", "embedding_not_finite"), ("f", "embedding_not_finite"),
         ("g", "wrong_embedding_length"),
     ]  # fmt: skip

@@ -32,7 +32,9 @@ STEPS = [FunnelStep("annotations", 10, "terms", 4, 12), FunnelStep("labels", 3, 
         lambda: figures.extreme_terms(
             list("abcd"), np.array([0.9, 0.8, 0.6, 0.5]), np.full(4, 0.1), 2
         ),
-        lambda: figures.sweep(np.array([0.5, 0.6]), {"terms": np.array([1.0, 0.5])}, 0.6),
+        lambda: figures.sweep(
+            np.array([0.5, 0.6]), {"terms": np.array([1.0, 0.5])}, 0.6, np.array([np.nan, 0.3])
+        ),
         lambda: figures.image_grid([("row", [(np.zeros((8, 8, 3), np.uint8), "c")])], "t"),
         lambda: figures.image_grid([], "empty"),
     ],

@@ -53,6 +53,9 @@ class Context:
     def materialise(self, df):
         return df.localCheckpoint()
 
+    def count(self, df):
+        return df.count()
+
 
 TERMS = table(
     "terms",
@@ -195,13 +198,24 @@ def test_sweep_counts_against_a_slow_count(spark):
         sum(any(s >= b for s in found) for found in known) for b in boundaries
     ]
     concreteness = pa.table({"term_id": np.arange(20, dtype=np.int32), "concreteness": scores})
-    frames = sweep_concreteness(
-        frame(spark, "annotations", rows).repartition(3),
-        Small(concreteness),
-        SweepConcretenessParams(boundaries=tuple(boundaries.tolist())),
-        Context(),
+    params = SweepConcretenessParams(boundaries=tuple(boundaries.tolist()))
+    images_frame = frame(spark, "annotations", rows).repartition(3)
+
+    def sweep(evaluations):
+        frames = sweep_concreteness(
+            images_frame, evaluations, Small(concreteness), params, Context()
+        )
+        return sorted(map(tuple, frames["concreteness_sweep"].collect()))
+
+    judged = spark.createDataFrame(
+        [(0.25, 0.7), (0.75, 0.9), (0.75, 0.8), (0.5, None)], "boundary float, metric double"
     )
-    found = sorted(map(tuple, frames["concreteness_sweep"].collect()))
+    found = sweep(None)
+    assert [f[4] for f in found] == [None] * 5
+    assert [f[:4] for f in sweep(judged)] == [f[:4] for f in found]
+    assert [f[4] for f in sweep(judged)] == [None, 0.7, None, 0.9, None]
+    with pytest.raises(ValueError, match="2 rows are not on the grid"):
+        sweep(spark.createDataFrame([(0.3, 1.0), (None, 1.0)], "boundary float, metric double"))
     assert [f[2] for f in found] == kept.tolist()
     assert [f[3] for f in found] == num_images.tolist()
     assert [f[1] for f in found] == [int((scores >= b).sum()) for b in boundaries]
