@@ -75,7 +75,10 @@ class _Probe:
         for side, (matrix, rows) in enumerate(self.sides):
             index = torch.from_numpy(np.where(ranks >= 0, rows[ranks], len(matrix) - 1))
             part = x_RD[side * half : (side + 1) * half]
-            part.copy_(torch.index_select(matrix, 0, index))
+            if part.dtype == matrix.dtype and part.device == matrix.device:
+                torch.index_select(matrix, 0, index, out=part)
+            else:
+                part.copy_(torch.index_select(matrix, 0, index))
             mask_R[side * half : (side + 1) * half] = torch.from_numpy(ranks >= 0)
 
 

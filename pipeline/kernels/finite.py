@@ -16,6 +16,11 @@ def require_finite(matrix: NDArray[np.floating], name: str) -> None:
     Raises:
         ValueError: naming the number of bad rows and the first of them.
     """
+    # NaN and infinities survive a sum: one pass without a mask of the matrix's size. A sum that
+    # overflowed by itself is looked at row by row.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(matrix.sum()):
+            return
     bad = ~np.isfinite(matrix).all(axis=1)
     if bad.any():
         raise ValueError(
