@@ -55,6 +55,9 @@ class ScoreConcretenessParams(Params):
     """`mlp` is the paper's and the reference; `ridge` is a closed form for sweeps."""
     min_positives: int = Field(20, ge=2)
     """Terms with fewer are not scored."""
+    max_components: int = Field(256, ge=0)
+    """Principal components kept of embeddings that are wider, by the pool's covariance; 0 keeps all
+    columns (A)."""
     hidden: int = Field(64, ge=1)
     """Units of the one hidden layer (A)."""
     epochs: int = Field(20, ge=1)

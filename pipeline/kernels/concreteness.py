@@ -29,7 +29,6 @@ from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import (
     NegativePool,
     sample_hashes,
-    standardise,
 )
 from pipeline.kernels.concreteness_scores import (
     OK,
@@ -112,7 +111,7 @@ def score_terms(
     _check(terms, owner, hashes, positive_embeddings, pool)
     ranks = sample_hashes(hashes, owner, settings.seed, "concreteness.positives")
     order = np.lexsort((hashes, ranks, owner))
-    features = torch.from_numpy(standardise(positive_embeddings, pool.mean, pool.scale))
+    features = torch.from_numpy(pool.preparation.apply(positive_embeddings))
     negatives = torch.from_numpy(pool.features)
     starts = np.searchsorted(owner[order], terms, side="left")
     stops = np.searchsorted(owner[order], terms, side="right")
@@ -277,10 +276,10 @@ def _check(
             f"positives: {len(owner)} term_ids, {len(hashes)} images, {len(embeddings)} "
             "embeddings; expected one of each a row."
         )
-    if len(embeddings) and embeddings.shape[1] != len(pool.mean):
+    if len(embeddings) and embeddings.shape[1] != pool.preparation.width:
         raise ValueError(
             f"positives: embeddings of width {embeddings.shape[1]}, expected the pool's "
-            f"{len(pool.mean)}."
+            f"{pool.preparation.width}."
         )
     require_finite(embeddings, "positive embeddings")
     if np.any(terms[1:] == terms[:-1]):

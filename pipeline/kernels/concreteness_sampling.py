@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.kernels.concreteness_features import Preparation
 from pipeline.kernels.finite import require_finite
 from pipeline.kernels.hashing import hash_ints
 
@@ -27,10 +28,9 @@ class NegativePool:
 
     Attributes:
         image_hashes: uint64 (P,), ascending.
-        features: float32 (P + 1, d), standardised by the pool's own statistics; the last row is
-            zero and stands for padding.
-        mean: float64 (d,) of the raw embeddings.
-        scale: float64 (d,), standard deviation, 1 where a column is constant.
+        features: float32 (P + 1, c), prepared by the pool's own statistics; the last row is zero
+            and stands for padding.
+        preparation: how raw embeddings become features.
         term_offsets: int64 (max_term + 2,), into term_rows.
         term_rows: int32, pool rows that carry the canonical term.
         canonical: int32 (n_terms,) canonical term of each term, or None if all are their own.
@@ -38,8 +38,7 @@ class NegativePool:
 
     image_hashes: NDArray[np.uint64]
     features: NDArray[np.float32]
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    preparation: Preparation
     term_offsets: NDArray[np.int64]
     term_rows: NDArray[np.int32]
     canonical: NDArray[np.int32] | None
@@ -52,8 +51,9 @@ class NegativePool:
         offsets: NDArray[np.integer],
         term_ids: NDArray[np.integer],
         canonical: NDArray[np.integer] | None = None,
+        max_components: int = 0,
     ) -> NegativePool:
-        """Sort, standardise and index a pool.
+        """Sort, prepare and index a pool.
 
         The statistics are the pool's, not the term's: they are the same in every task, cost
         nothing per term, and let no test row into the training of its own probe.
@@ -64,6 +64,7 @@ class NegativePool:
             offsets: (P + 1,), image i carries term_ids[offsets[i]:offsets[i + 1]], at any score.
             term_ids: flat, >= 0.
             canonical: (n_terms,) canonical term of each term_id; terms beyond it are their own.
+            max_components: principal components kept of wider embeddings; 0 keeps all columns.
 
         Raises:
             ValueError: lengths that do not fit, repeated images, NaN or infinite rows.
@@ -80,10 +81,8 @@ class NegativePool:
         if np.any(hashes[order][1:] == hashes[order][:-1]):
             raise ValueError("negative pool: repeated image hash, expected each image once.")
         raw = np.asarray(embeddings, np.float32)[order]
-        mean = raw.mean(axis=0, dtype=np.float64)
-        scale = raw.std(axis=0, dtype=np.float64)
-        scale[scale == 0] = 1.0
-        features = standardise(raw, mean, scale)
+        preparation = Preparation.fit(raw, max_components)
+        features = preparation.apply(raw)
         lengths = np.diff(offsets)
         row_of_old = np.empty(size, np.int32)
         row_of_old[order] = np.arange(size, dtype=np.int32)
@@ -93,7 +92,7 @@ class NegativePool:
         by_term = np.argsort(terms, kind="stable")
         counts = np.bincount(terms, minlength=1)
         term_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(hashes[order], features, mean, scale, term_offsets, rows[by_term], own)
+        return cls(hashes[order], features, preparation, term_offsets, rows[by_term], own)
 
     @property
     def size(self) -> int:
@@ -130,16 +129,6 @@ class NegativePool:
         eligible = self.size - int(excluded.sum())
         hashes[excluded] = _LARGEST
         return _lowest(hashes, min(num, eligible))
-
-
-def standardise(
-    raw: NDArray[np.floating], mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """(raw - mean) / scale as float32 of shape (n + 1, d), the last row zero for padding."""
-    out = np.zeros((len(raw) + 1, len(mean)), np.float32)
-    np.subtract(raw, mean.astype(np.float32), out=out[:-1], casting="same_kind")
-    out[:-1] /= scale.astype(np.float32)
-    return out
 
 
 def to_canonical(

@@ -54,6 +54,7 @@ def prepare(
         list_offsets(lists),
         lists.flatten().to_numpy(),
         canonical,
+        params.max_components,
     )
     return ScoreState(pool, settings_of(params))
 
@@ -61,7 +62,7 @@ def prepare(
 def settings_of(params: ScoreConcretenessParams) -> ProbeSettings:
     """Parameters as the kernel takes them: sampling has capped the positives, and what does not
     stop early holds nothing back for it."""
-    given = params.model_dump()
+    given = params.model_dump(exclude={"max_components"})
     stops_early = params.method == "mlp" and params.patience > 0
     if not stops_early:
         given |= {"patience": 0, "validation_share": 0.0}
@@ -81,7 +82,7 @@ def score_batch(
         hash64(concreteness_positives["image_id"], 0, "concreteness.image"),
         to_matrix(concreteness_positives["embedding"])
         if len(owners)
-        else np.zeros((0, len(state.pool.mean)), np.float32),
+        else np.zeros((0, state.pool.preparation.width), np.float32),
         state.pool,
         state.settings,
     )

@@ -176,8 +176,6 @@ def _sklearn(shape: dict[str, int], seed: int) -> Any:
     pool, positives = pool_of(shape["pool"]), Positives(shape["support"])
     num_test = round(shape["support"] * TEST_SHARE)
 
-    mean, scale = pool.mean.astype(np.float32), pool.scale.astype(np.float32)
-
     def prepare(terms: np.ndarray) -> Any:
         given = []
         for term in terms.tolist():
@@ -189,7 +187,7 @@ def _sklearn(shape: dict[str, int], seed: int) -> Any:
         def score() -> np.ndarray:
             found = np.empty(len(given))
             for i, (rows, drawn) in enumerate(given):
-                own, others = (rows - mean) / scale, pool.features[drawn]
+                own, others = pool.preparation.apply(rows)[:-1], pool.features[drawn]
                 x = np.concatenate([own[num_test:], others[num_test:]])
                 y = np.repeat([1, 0], len(own) - num_test)
                 model = MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=seed).fit(x, y)

@@ -98,7 +98,7 @@ def test_ranks_terms_as_scikit_learn_does_and_tells_concrete_from_abstract():
     rng = np.random.default_rng(1)
     theirs = []
     for t in range(30):
-        own = (x[owner == t] - pool.mean) / pool.scale
+        own = pool.preparation.apply(x[owner == t])[:-1]
         both = np.concatenate([own, pool.features[rng.choice(1500, len(own), replace=False)]])
         y = np.repeat([1, 0], len(own))
         fold = rng.permutation(240) % 3
