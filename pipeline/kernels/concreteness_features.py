@@ -1,6 +1,7 @@
 """From production embeddings to the features of concreteness probes.
 
-Columns are standardised by the statistics of the shared pool; of embeddings wider than
+Rows are scaled to length 1 (an embedding's length tells how busy a picture is, not what it shows),
+columns are standardised by the statistics of the shared pool; of embeddings wider than
 ``max_components`` the leading principal components are kept, on one scale. A probe of a few hundred
 examples then has fewer weights to fit by chance, and costs less. Components keep their variances:
 whitening them blows up the noise of the last ones (measured on photos, DESIGN section 22).
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 
 _SLICE = 16_384
 """Rows whose covariance is summed at once."""
+_CONSTANT = 1e-7
+"""Deviation of a column, of rows of length 1, that is rounding."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """An affine map, fitted to the pool.
+    """Rows to length 1, then an affine map, fitted to the pool.
 
     Attributes:
-        mean: float32 (d,) of the raw embeddings.
+        mean: float32 (d,) of the rows of length 1.
         scale: float32 (d,), standard deviation, 1 where a column is constant.
         rotation: float32 (d, c), components by falling variance, scaled so that features have a
             mean square of 1 over the pool; None where all columns are kept as they are.
@@ -42,9 +45,11 @@ class Preparation:
             raw: float32 (P, d), finite.
             max_components: c, where d is larger; 0 keeps all columns.
         """
-        scale = raw.std(axis=0, dtype=np.float64)
-        scale[scale == 0] = 1.0
-        mean = raw.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows = _unit_rows(raw)
+        scale = rows.std(axis=0, dtype=np.float64)
+        scale[scale <= _CONSTANT] = 1.0
+        mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        del rows
         plain = cls(mean, scale.astype(np.float32), None)
         if max_components == 0 or raw.shape[1] <= max_components:
             return plain
@@ -69,6 +74,12 @@ class Preparation:
     def apply(self, raw: NDArray[np.floating]) -> NDArray[np.float32]:
         """Features, float32 (n + 1, c); the last row is zero, for padding."""
         out = np.zeros((len(raw) + 1, self.width), np.float32)
-        np.subtract(raw, self.mean, out=out[:-1], casting="same_kind")
+        np.subtract(_unit_rows(raw), self.mean, out=out[:-1], casting="same_kind")
         out[:-1] /= self.scale
         return out if self.rotation is None else out @ self.rotation
+
+
+def _unit_rows(raw: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Rows of length 1; zero rows stay zero."""
+    length = np.linalg.norm(raw, axis=1, keepdims=True)
+    return np.asarray(raw / np.where(length > 0, length, 1), np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
 from pipeline.kernels.concreteness_features import Preparation
 
@@ -15,10 +15,23 @@ def raw():
     return (mixed * rng.uniform(0.1, 9, 20) + 5).astype(np.float32)
 
 
+def unit_rows(raw):
+    return normalize(raw.astype(np.float64))
+
+
+@pytest.mark.parametrize("max_components", [0, 6])
+def test_the_length_of_a_row_does_not_matter_and_zero_rows_stay(raw, max_components):
+    preparation = Preparation.fit(raw, max_components)
+    longer = raw * np.random.default_rng(1).uniform(0.1, 50, (len(raw), 1)).astype(np.float32)
+    np.testing.assert_allclose(preparation.apply(longer), preparation.apply(raw), atol=1e-4)
+    raw[3] = 0
+    assert np.isfinite(Preparation.fit(raw, max_components).apply(raw)).all()
+
+
 @pytest.mark.parametrize("max_components", [0, 20, 64])
 def test_narrow_embeddings_are_standardised(raw, max_components):
     got = Preparation.fit(raw, max_components).apply(raw)
-    want = StandardScaler().fit_transform(raw.astype(np.float64))
+    want = StandardScaler().fit_transform(unit_rows(raw))
     np.testing.assert_allclose(got[:-1], want, atol=1e-4)
     assert not got[-1].any()
 
@@ -28,7 +41,7 @@ def test_wide_embeddings_keep_their_leading_components_and_variances(raw):
     got = preparation.apply(raw)
     assert got.shape == (501, 6)
     assert not got[-1].any()
-    z = StandardScaler().fit_transform(raw.astype(np.float64))
+    z = StandardScaler().fit_transform(unit_rows(raw))
     oracle = PCA(6).fit(z)
     want = oracle.transform(z) / np.sqrt(oracle.explained_variance_.mean())
     signs = np.sign((got[:-1] * want).sum(axis=0))
