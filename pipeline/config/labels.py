@@ -60,7 +60,7 @@ class ScoreConcretenessParams(Params):
     columns (A)."""
     hidden: int = Field(64, ge=1)
     """Units of the one hidden layer (A)."""
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(10, ge=1)
     """Passes over the training part, at most (A)."""
     patience: int = Field(2, ge=0)
     """Early stopping: epochs without a better validation loss after which a probe stops; 0 trains
@@ -69,13 +69,16 @@ class ScoreConcretenessParams(Params):
     """By how much (nats an example) a validation loss must be lower to count as better."""
     validation_share: float = Field(0.1, gt=0, lt=1)
     """Share of the training part that early stopping watches."""
-    learning_rate: float = Field(4e-3, gt=0)
+    learning_rate: float = Field(2e-2, gt=0)
     """Of Adam (A)."""
-    ridge_alpha: float = Field(1.0, gt=0)
+    epsilon: float = Field(0.1, gt=0)
+    """Of Adam. Far above its usual 1e-8: steps then follow the size of the gradient, as those of
+    momentum do, and weights that no example speaks for stay where they are (A)."""
+    ridge_alpha: float = Field(100.0, gt=0)
     """Penalty of the ridge probe (A)."""
     batch_size: int = Field(400, ge=1)
     """Most examples of a gradient step (A)."""
-    min_batch_size: int = Field(32, ge=1)
+    min_batch_size: int = Field(64, ge=1)
     """Fewest examples of a gradient step, at low support (A)."""
     batches_per_epoch: int = Field(4, ge=1)
     """Gradient steps an epoch that are wanted at low support (A)."""
@@ -85,13 +88,16 @@ class ScoreConcretenessParams(Params):
     """L2 penalty (A)."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """Held-out share of each class."""
-    folds_below: int = Field(100, ge=0)
+    folds_below: int = Field(400, ge=0)
     """Terms with fewer positives are cross-validated, so that each positive is tested."""
     num_folds: int = Field(5, ge=2)
     """Folds of cross-validation."""
-    num_repeats: int = Field(1, ge=1)
-    """Rounds of cross-validation, each with other folds, negatives and starting weights; the score
-    is their mean."""
+    num_repeats: int = Field(3, ge=1)
+    """Most rounds of cross-validation, each with other folds, negatives and starting weights; the
+    score is their mean."""
+    max_repeated_rows: int = Field(2000, ge=0)
+    """Rounds are added while the positives of all folds of all rounds stay within this: three at
+    `num_folds` 5 up to 133 positives, two up to 200, then one."""
     probes_per_batch: int = Field(8, ge=1)
     """Probes trained side by side; does not change scores."""
     precision: Literal["fp32", "bf16"] = "fp32"

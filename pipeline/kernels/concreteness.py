@@ -176,10 +176,10 @@ def _probes_of(
             _Probe(
                 i,
                 (term_id, plan.fold, plan.repeat),
-                ((drawn.features, rows[:num]), (drawn.negatives, others[plan.repeat])),
+                ((drawn.features, rows[:num]), (drawn.negatives, others[at])),
                 plan,
             )
-            for plan in plans
+            for at, plan in enumerate(plans)
         ]
     return probes, used, repeats, status
 
@@ -191,16 +191,18 @@ def _negatives(
     pool: NegativePool,
     settings: ProbeSettings,
 ) -> tuple[list[NDArray[np.int64]], int]:
-    """Pool rows of each repeat, and how many each has: at most ``num``.
+    """Pool rows of each probe of a term, and how many each has: at most ``num``.
 
-    Where the pool is too small to give each repeat negatives of its own, they overlap.
+    Every fold of every repeat has negatives of its own, so that its chance draw of them averages
+    out in the score. Where the pool is too small for that, they overlap.
     """
-    wanted = settings.splits.num_repeats if num < settings.splits.folds_below else 1
-    drawn = pool.draw(term_id, positives, num * wanted, settings.seed)
+    splits = settings.splits
+    drawn = pool.draw(term_id, positives, num * splits.num_probes(num), settings.seed)
     num = min(num, len(drawn))
     if num == 0:
         return [], 0
-    return [np.take(drawn, np.arange(num) + r * num, mode="wrap") for r in range(wanted)], num
+    probes = range(splits.num_probes(num))
+    return [np.take(drawn, np.arange(num) + i * num, mode="wrap") for i in probes], num
 
 
 def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
@@ -212,6 +214,7 @@ def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tup
         settings.hidden,
         settings.epochs,
         settings.learning_rate,
+        settings.epsilon,
         settings.weight_decay,
         settings.precision,
         settings.patience if half_validation else 0,

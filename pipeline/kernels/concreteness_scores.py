@@ -51,6 +51,7 @@ class ProbeSettings:
         patience: epochs without a better validation loss after which a probe stops; 0 never.
         min_improvement: by how much a loss must be lower to count as better.
         learning_rate: of Adam.
+        epsilon: of Adam.
         weight_decay: weight penalty of the MLP.
         ridge_alpha: penalty of the ridge probe.
         confidence: of the Wilson lower bound.
@@ -70,6 +71,7 @@ class ProbeSettings:
     patience: int
     min_improvement: float
     learning_rate: float
+    epsilon: float
     weight_decay: float
     ridge_alpha: float
     confidence: float

@@ -27,7 +27,9 @@ class SplitSettings:
         test_share: share of each side that is held out, where support is high.
         folds_below: support below which every positive is tested, by folds.
         num_folds: folds there, >= 2; at most n are used.
-        num_repeats: rounds of folds there, each with other folds and other negatives.
+        num_repeats: most rounds of folds there, each with other folds and other negatives.
+        max_repeated_rows: rounds are added to the first while the positives of all folds of all
+            rounds stay within this, so that a term of low support costs no more than one of high.
         validation_share: share of each side's training rows that early stopping watches, where
             support is high; 0 without early stopping.
         batch_size: most rows of a mini-batch, both sides together.
@@ -40,10 +42,24 @@ class SplitSettings:
     folds_below: int
     num_folds: int
     num_repeats: int
+    max_repeated_rows: int
     validation_share: float
     batch_size: int
     min_batch_size: int
     batches_per_epoch: int
+
+    def num_probes(self, num_rows: int) -> int:
+        """Probes of a term with ``num_rows`` positives."""
+        if num_rows >= self.folds_below:
+            return 1
+        return min(self.num_folds, num_rows) * self.repeats(num_rows)
+
+    def repeats(self, num_rows: int) -> int:
+        """Rounds of folds of a term with ``num_rows`` positives."""
+        if num_rows >= self.folds_below:
+            return 1
+        affordable = self.max_repeated_rows // (min(self.num_folds, num_rows) * num_rows)
+        return max(1, min(self.num_repeats, affordable))
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ def plan_folds(num_rows: int, settings: SplitSettings) -> list[FoldPlan]:
         return [_plan(0, 0, ranks[:num_test], ranks[num_test:], settings)]
     num_folds = min(settings.num_folds, num_rows)
     plans = []
-    for repeat in range(settings.num_repeats):
+    for repeat in range(settings.repeats(num_rows)):
         place = ranks
         if repeat:
             place = np.random.default_rng([repeat, num_rows]).permutation(ranks)

@@ -27,7 +27,7 @@ from pipeline.kernels.concreteness_mlp import LANES, Layout, Mlp, caster, initia
 
 _UNROLL = 64
 """Elements that torch's vector loops take at once, or a multiple of that."""
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+BETA_1, BETA_2 = 0.9, 0.999
 """Adam's, as in its paper and in scikit-learn."""
 
 
@@ -39,6 +39,7 @@ class MlpSettings:
         hidden: H, units of the one ReLU layer.
         epochs: passes over the training rows, at most.
         learning_rate: of Adam.
+        epsilon: of Adam.
         weight_decay: L2 penalty, weight_decay / 2 * |w|^2 is added to the loss.
         precision: "fp32", or "bf16" for inputs, weights and activations of products; parameters,
             sums and Adam stay float32.
@@ -50,6 +51,7 @@ class MlpSettings:
     hidden: int
     epochs: int
     learning_rate: float
+    epsilon: float
     weight_decay: float
     precision: str
     patience: int
@@ -263,7 +265,7 @@ class _Slots:
                 beta1=BETA_1,
                 beta2=BETA_2,
                 weight_decay=self.settings.weight_decay,
-                eps=EPSILON,
+                eps=self.settings.epsilon,
                 amsgrad=False,
                 maximize=False,
             )

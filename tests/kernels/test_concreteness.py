@@ -20,10 +20,11 @@ DIM = 12
 SETTINGS = ProbeSettings(
     method="mlp", precision="fp32", device="cpu", max_positives=150, min_positives=10,
     splits=SplitSettings(
-        test_share=0.2, folds_below=60, num_folds=5, num_repeats=1, validation_share=0.0,
+        test_share=0.2, folds_below=60, num_folds=5, num_repeats=1, max_repeated_rows=10**6,
+        validation_share=0.0,
         batch_size=64, min_batch_size=16, batches_per_epoch=4,
     ),
-    hidden=16, epochs=12, patience=0, min_improvement=0.0, learning_rate=3e-3,
+    hidden=16, epochs=12, patience=0, min_improvement=0.0, learning_rate=3e-3, epsilon=1e-8,
     weight_decay=0.0, ridge_alpha=1.0, confidence=0.95, seed=3, probes_per_batch=32,
 )  # fmt: skip
 

@@ -16,7 +16,8 @@ def image_hashes(ids):
 
 
 SPLITS = SplitSettings(
-    test_share=0.2, folds_below=60, num_folds=5, num_repeats=2, validation_share=0.1,
+    test_share=0.2, folds_below=60, num_folds=5, num_repeats=2, max_repeated_rows=2000,
+    validation_share=0.1,
     batch_size=200, min_batch_size=16, batches_per_epoch=8,
 )  # fmt: skip
 
@@ -47,6 +48,14 @@ def test_repeats_deal_other_folds():
     plans = plan_folds(40, SPLITS)
     tests = {(p.repeat, p.fold): set(p.test[p.test >= 0].tolist()) for p in plans}
     assert all(tests[0, f] != tests[1, g] for f in range(5) for g in range(5))
+
+
+def test_rounds_are_added_while_they_cost_no_more_than_stated():
+    splits = replace(SPLITS, folds_below=400, num_repeats=3)
+    rounds = {n: splits.repeats(n) for n in (3, 20, 133, 134, 200, 201, 399, 400, 1000)}
+    assert rounds == {3: 3, 20: 3, 133: 3, 134: 2, 200: 2, 201: 1, 399: 1, 400: 1, 1000: 1}
+    for n in rounds:
+        assert len(plan_folds(n, splits)) == splits.num_probes(n)
 
 
 def test_full_support_gets_eight_steps_of_two_hundred_rows():
