@@ -278,3 +278,28 @@ def test_a_small_pool_gives_overlapping_negatives_to_repeats():
     settings = with_splits(SETTINGS, num_repeats=3)
     row = score_terms(np.array([5]), *(a[few] for a in (owner, ids, x)), small, settings)
     assert (row["num_positives"][0].as_py(), row["num_test"][0].as_py()) == (40, 80)
+
+
+def test_every_fold_of_every_round_has_negatives_of_its_own_where_the_pool_allows(monkeypatch):
+    owner, ids, x, pool = mixed_support()
+    settings = with_splits(replace(SETTINGS, epochs=1), num_repeats=2)
+    seen = {}
+    real = kernel._mlp_hits
+
+    def spy(probes, settings):
+        for probe in probes:
+            seen.setdefault(probe.key[0], []).append(set(probe.sides[1][1].tolist()))
+        return real(probes, settings)
+
+    monkeypatch.setattr(kernel, "_mlp_hits", spy)
+    score_terms(np.arange(9), owner, ids, x, pool, settings)
+    probes = seen[5]  # 40 positives, 2 x 5 folds: 400 of the pool's 600
+    assert len(probes) == 10
+    assert [len(rows) for rows in probes] == [40] * 10
+    assert len(set.union(*probes)) == 400
+    small = NegativePool.build(
+        pool.image_hashes[:70], np.asarray(pool.features[:70]), np.zeros(71, int), np.zeros(0, int)
+    )
+    seen.clear()
+    score_terms(np.arange(9), owner, ids, x, small, settings)
+    assert [len(rows) for rows in seen[5]] == [40] * 10
