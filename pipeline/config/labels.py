@@ -60,17 +60,21 @@ class ScoreConcretenessParams(Params):
     columns (A)."""
     hidden: int = Field(64, ge=1)
     """Units of the one hidden layer (A)."""
-    epochs: int = Field(10, ge=1)
-    """Passes over the training part, at most (A)."""
-    patience: int = Field(2, ge=0)
+    epochs: int = Field(20, ge=1)
+    """Passes over the training part where support is high, at most (A)."""
+    fold_epochs: int = Field(8, ge=1)
+    """Passes of cross-validated probes, which have no rows to spare for early stopping (A)."""
+    patience: int = Field(3, ge=0)
     """Early stopping: epochs without a better validation loss after which a probe stops; 0 trains
     all epochs. Only terms with `folds_below` positives or more stop early."""
-    min_improvement: float = Field(0.01, ge=0)
+    min_improvement: float = Field(0.001, ge=0)
     """By how much (nats an example) a validation loss must be lower to count as better."""
-    validation_share: float = Field(0.1, gt=0, lt=1)
+    validation_share: float = Field(0.05, gt=0, lt=1)
     """Share of the training part that early stopping watches."""
-    learning_rate: float = Field(2e-2, gt=0)
+    learning_rate: float = Field(0.1, gt=0)
     """Of Adam (A)."""
+    fold_learning_rate: float = Field(0.05, gt=0)
+    """Of cross-validated probes (A)."""
     epsilon: float = Field(0.1, gt=0)
     """Of Adam. Far above its usual 1e-8: steps then follow the size of the gradient, as those of
     momentum do, and weights that no example speaks for stay where they are (A)."""

@@ -121,8 +121,8 @@ def score_terms(
     correct = np.zeros(len(terms), np.int64)
     tested = np.zeros(len(terms), np.int64)
     score = _ridge_hits if settings.method == "ridge" else _mlp_hits
-    probes.sort(key=lambda p: (p.plan.shape, p.key))
-    for _, same_shape in groupby(probes, key=lambda p: p.plan.shape):
+    probes.sort(key=lambda p: (p.plan.is_fold, p.plan.shape, p.key))
+    for _, same_shape in groupby(probes, key=lambda p: (p.plan.is_fold, p.plan.shape)):
         group = list(same_shape)
         for at, hits in score(group, settings):
             correct[group[at].term_index] += hits
@@ -208,12 +208,12 @@ def _negatives(
 def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
     """(position, test items predicted right) of each probe; all have one shape."""
     steps, half, half_validation, _ = probes[0].plan.shape
-    num_features = probes[0].sides[0][0].shape[1]
+    num_features, is_fold = probes[0].sides[0][0].shape[1], probes[0].plan.is_fold
     shape = Shape(steps, 2 * half, 2 * half_validation, num_features)
     mlp = MlpSettings(
         settings.hidden,
-        settings.epochs,
-        settings.learning_rate,
+        settings.fold_epochs if is_fold else settings.epochs,
+        settings.fold_learning_rate if is_fold else settings.learning_rate,
         settings.epsilon,
         settings.weight_decay,
         settings.precision,

@@ -47,10 +47,12 @@ class ProbeSettings:
         min_positives: fewest, and fewest negatives, >= 2.
         splits: held-out splits, folds, repeats and mini-batches.
         hidden: ReLU units.
-        epochs: passes over the training rows, at most.
+        epochs: passes over the training rows of a plain split, at most.
+        fold_epochs: passes over those of a fold.
         patience: epochs without a better validation loss after which a probe stops; 0 never.
         min_improvement: by how much a loss must be lower to count as better.
-        learning_rate: of Adam.
+        learning_rate: of Adam, for a plain split.
+        fold_learning_rate: of Adam, for a fold.
         epsilon: of Adam.
         weight_decay: weight penalty of the MLP.
         ridge_alpha: penalty of the ridge probe.
@@ -68,9 +70,11 @@ class ProbeSettings:
     splits: SplitSettings
     hidden: int
     epochs: int
+    fold_epochs: int
     patience: int
     min_improvement: float
     learning_rate: float
+    fold_learning_rate: float
     epsilon: float
     weight_decay: float
     ridge_alpha: float

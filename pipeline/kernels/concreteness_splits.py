@@ -73,6 +73,7 @@ class FoldPlan:
             join them.
         validation: int32 (half_validation,), ranks of one side; empty without early stopping.
         test: int32 (half_test,), ranks of one side.
+        is_fold: whether it belongs to a cross-validation.
     """
 
     fold: int
@@ -80,6 +81,7 @@ class FoldPlan:
     train: NDArray[np.int32]
     validation: NDArray[np.int32]
     test: NDArray[np.int32]
+    is_fold: bool
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -106,7 +108,7 @@ def plan_folds(num_rows: int, settings: SplitSettings) -> list[FoldPlan]:
     ranks = np.arange(num_rows, dtype=np.int32)
     if num_rows >= settings.folds_below:
         num_test = min(max(1, round(num_rows * settings.test_share)), num_rows - 1)
-        return [_plan(0, 0, ranks[:num_test], ranks[num_test:], settings)]
+        return [_plan(0, 0, ranks[:num_test], ranks[num_test:], False, settings)]
     num_folds = min(settings.num_folds, num_rows)
     plans = []
     for repeat in range(settings.repeats(num_rows)):
@@ -116,7 +118,7 @@ def plan_folds(num_rows: int, settings: SplitSettings) -> list[FoldPlan]:
         for fold in range(num_folds):
             is_test = place % num_folds == fold
             whole = replace(settings, validation_share=0.0)
-            plans.append(_plan(fold, repeat, ranks[is_test], ranks[~is_test], whole))
+            plans.append(_plan(fold, repeat, ranks[is_test], ranks[~is_test], True, whole))
     return plans
 
 
@@ -125,6 +127,7 @@ def _plan(
     repeat: int,
     test: NDArray[np.int32],
     train: NDArray[np.int32],
+    is_fold: bool,
     settings: SplitSettings,
 ) -> FoldPlan:
     num_validation = round(len(train) * settings.validation_share)
@@ -138,7 +141,8 @@ def _plan(
     half = _padded(-(-len(train) // num_batches))
     grid = np.full((half, num_batches), -1, np.int32)
     grid.reshape(-1)[: len(train)] = train
-    return FoldPlan(fold, repeat, np.ascontiguousarray(grid.T), _filled(validation), _filled(test))
+    rows = np.ascontiguousarray(grid.T)
+    return FoldPlan(fold, repeat, rows, _filled(validation), _filled(test), is_fold)
 
 
 def _filled(ranks: NDArray[np.int32]) -> NDArray[np.int32]:

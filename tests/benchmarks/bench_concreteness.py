@@ -26,7 +26,7 @@ from benchmarks.harness import Measurement, Size, in_process, medians, say
 from pipeline.config.labels import ScoreConcretenessParams
 
 HIDDEN, EPOCHS, TEST_SHARE = 64, 20, 0.2
-FULL_EPOCHS = {"patience": 0, "learning_rate": 2e-3}
+FULL_EPOCHS = {"patience": 0, "learning_rate": 0.03}
 """Without early stopping; the step size goes with the number of steps."""
 MODES: dict[str, dict[str, Any]] = {
     "fp32": FULL_EPOCHS,
