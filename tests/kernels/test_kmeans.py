@@ -36,7 +36,7 @@ def term_vectors(n, d, topics, seed=0):
 
 
 def run(ids, x, k, **kwargs):
-    options = {"max_iterations": 25, "num_starts": 1, "seed": 0} | kwargs
+    options = {"max_iterations": 100, "num_starts": 1, "num_candidates": 3, "seed": 0} | kwargs
     return cluster_terms(np.asarray(ids), x, k, **options)
 
 
