@@ -159,8 +159,8 @@ class ClusterTermsParams(Params):
     """Candidates of each step of the greedy k-means++ start (A): 3 end 0.8% below 1 and 0.6% above
     9 in inertia; each costs 0.17 core-seconds at 9,000 terms."""
     max_iterations: int = Field(100, ge=1)
-    """Passes that move terms between clusters, at most; 30 to 50 are used at 9,000 terms, the last ones
-    of some hundred distances."""
+    """Passes that move terms between clusters, at most; 30 to 50 are used at 9,000 terms, the last
+    ones of a few clusters each."""
     weight_by_frequency: bool = False
     """Weight terms by their number of positives."""
     num_top_terms: int = Field(10, ge=1)
