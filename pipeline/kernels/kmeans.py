@@ -1,10 +1,11 @@
 """k-means inside one interest: greedy k-means++ start, Hartigan's moves, stable clusters.
 
-At 9,000 terms of 384 dimensions and 1,400 clusters Lloyd (scikit-learn) stops 4% above the inertia
-that this reaches, from as good a start: see `pipeline/kernels/kmeans_refine.py`. 1.6 core-seconds a
-group and 110 MiB on the processor of tests/benchmarks. Clusters grow with terms, so both grow with
-the square of n: at 50,000 terms and 7,800 clusters TIME50, at all 218,879 terms of the paper in one
-interest some 15 core-minutes and 1.5 GiB. Memory grows with n * d alone.
+At 9,000 terms of 384 dimensions and 1,400 clusters scikit-learn's Lloyd stops 4% above the inertia
+that this reaches, from a start of more candidates: see `pipeline/kernels/kmeans_refine.py`. Cost:
+1.4 core-seconds there, of which the start takes 0.5. Clusters grow with terms, so cost grows with
+n^2 * d: by that law, not measured, 40 core-seconds at 50,000 terms and 7,800 clusters, and 15
+core-minutes for all 218,879 terms of the paper in one interest. There is no bound; divide such an
+interest. Memory grows with n * d, some five copies of the embeddings, and blocks of 32 MiB.
 
 Equal inputs give equal clusters whatever the order of rows and the number of threads: rows are
 sorted by term_id first, one thread computes, and clusters are numbered by their smallest term_id.
@@ -67,7 +68,8 @@ def cluster_terms(
     Args:
         term_ids: (n,), without repeats, in any order.
         embeddings: (n, d), finite.
-        k: wanted clusters, >= 1. That many come out, or one a distinct vector where there are fewer.
+        k: wanted clusters, >= 1. That many come out; where there are fewer distinct vectors, one
+            for each.
         max_iterations: passes of moves at most; they end when no move lowers the inertia.
         num_starts: runs with other starts; the one with the lowest inertia is kept, the first at
             ties.

@@ -1,10 +1,10 @@
 """k-means of the terms of 24 interests: ours, scikit-learn with k-means++, faiss with its starts.
 
-Groups: two real ones, the words of wordfreq nearest to a topic, embedded by MiniLM, and planted ones
-that have the real ones' spectrum, so that starts differ in them as in the real ones. Peers run on
-the real and one planted group, ours on all, every system as Spark runs tasks: one process a core, of
-one thread each, a group at a time. scikit-learn and faiss also run as one process with a thread a
-core; the better of the two is the peer (`*_threads` is the other way).
+Groups: two real ones, the words of wordfreq nearest to a topic, embedded by MiniLM, and planted
+ones, made of a real one by turning each vector toward a neighbour. Peers run on the two real and two
+planted groups, ours on all, every system as Spark runs tasks: one process a core, of one thread
+each, a group at a time. scikit-learn also runs as one process with a thread a core
+(`sklearn_threads`); the better of the two is the peer `sklearn`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.harness import Measurement, Size, in_process, say
 from numpy.typing import NDArray
+
+from benchmarks.harness import Measurement, Size, in_process, say
 
 TOPICS = ("animals", "food and drink")
 FAISS_STARTS = ("RANDOM", "KMEANS_PLUS_PLUS", "AFK_MC2")
@@ -186,8 +187,7 @@ def planted_like(
 ) -> NDArray[np.float32]:
     """Another group like a real one: each vector turned a third of the way to a random neighbour.
 
-    A rotation alone would leave the problem as it is; vectors drawn from a mixture of Gaussians have
-    no such neighbours, and starts do not differ in them.
+    A rotation would leave the problem as it is, and draws from Gaussians have no such neighbours.
     """
     rng = np.random.default_rng(seed)
     other = source[near[np.arange(len(source)), rng.integers(0, 9, len(source))]]
