@@ -1,8 +1,8 @@
 """k-means of the terms of 24 interests: ours, scikit-learn with k-means++, faiss with its starts.
 
 Groups: two real ones, the words of wordfreq nearest to a topic, embedded by MiniLM, and planted
-ones, made of a real one by turning each vector toward a neighbour. Peers run on the two real and two
-planted groups, ours on all, every system as Spark runs tasks: one process a core, of one thread
+ones, made of a real one by turning each vector toward a neighbour. Peers run on the two real and
+two planted groups, ours on all, every system as Spark runs tasks: one process a core, of one thread
 each, a group at a time. scikit-learn also runs as one process with a thread a core
 (`sklearn_threads`); the better of the two is the peer `sklearn`.
 """
