@@ -7,11 +7,11 @@ clusters, one task an interest, minutes each; the text embeddings (340 MB) in ev
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
@@ -34,6 +34,8 @@ _ROWS = (
     "num_terms int, top_terms array<string>, inertia double"
 )
 """Rows of clusters (name given) and of their terms (name null), as one frame."""
+_SIZES = "l1_interest string, num_terms bigint, num_distinct bigint"
+"""Rows of what bounds the number of clusters of an interest."""
 
 
 def cluster_terms(
@@ -47,16 +49,34 @@ def cluster_terms(
 ) -> Mapping[str, DataFrame]:
     """Cluster each interest by itself, then number the clusters by (interest, local number)."""
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    tables = (visual_terms, term_interests, terms, text_embeddings)
+
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for interest in batch.column("l1_interest").to_pylist():
-                tables = (visual_terms.read(), term_interests.read(), terms.read())
-                members = Members(*tables, text_embeddings.read())
-                yield from _cluster_interest(interest, members, params)
+                members = Members(interest, *(table.read() for table in tables))
+                size = {"num_terms": len(members), "num_distinct": members.num_distinct}
+                yield pa.RecordBatch.from_pylist([{"l1_interest": interest} | size])
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for row in batch.to_pylist():
+                members = Members(row["l1_interest"], *(table.read() for table in tables))
+                if len(members):
+                    yield from _cluster(
+                        members, _num_clusters(members, row["sizes"], params), params
+                    )
 
     # By range: a hash would give some tasks several interests.
     num_tasks = min(max(ctx.count(interests), 1), MAX_TASKS)
-    spread = interests.repartitionByRange(num_tasks, "l1_interest")
+    every = F.lit(None).cast(f"array<struct<{_SIZES}>>")
+    if params.num_clusters is not None:  # a share of the budget depends on all interests
+        spread = interests.repartitionByRange(num_tasks, "l1_interest")
+        sizes = ctx.materialise(spread.mapInArrow(count, _SIZES))
+        listed = sizes.agg(F.sort_array(F.collect_list(F.struct("*"))).alias("sizes"))
+        interests, every = interests.crossJoin(F.broadcast(listed)), F.col("sizes")
+    asked = interests.select("l1_interest", every.alias("sizes"))
+    spread = asked.repartitionByRange(num_tasks, "l1_interest")
     rows = ctx.materialise(spread.mapInArrow(run, _ROWS))
     heads = rows.where(F.col("name").isNotNull())
     order = Window.orderBy("l1_interest", "local").rowsBetween(Window.unboundedPreceding, 0)
@@ -75,9 +95,10 @@ def cluster_terms(
 
 
 class Members:
-    """Visual terms of every interest with their embeddings.
+    """Visual terms of one interest with their embeddings.
 
     Args:
+        interest: its name.
         visual_terms: the table.
         term_interests: the table.
         terms: the table.
@@ -89,74 +110,71 @@ class Members:
 
     def __init__(
         self,
+        interest: str,
         visual_terms: pa.Table,
         term_interests: pa.Table,
         terms: pa.Table,
         text_embeddings: pa.Table,
     ) -> None:
-        rows = term_interests.filter(
-            pc.is_in(term_interests["term_id"], value_set=one_array(visual_terms["term_id"]))
-        )
-        self.interest = one_array(rows["l1_interest"])
-        self.term_id = rows["term_id"].to_numpy()
-        of_term = positions_of(rows["term_id"], terms["term_id"])
-        self.text = one_array(terms["text"]).take(pa.array(of_term))
+        self.interest = interest
+        mine = term_interests.filter(pc.equal(term_interests["l1_interest"], interest))
+        rows = positions_of(mine["term_id"], visual_terms["term_id"])
+        ids = one_array(mine["term_id"]).filter(pa.array(rows >= 0))
+        self.term_id = ids.to_numpy()
+        self.num_positives = visual_terms["num_positives"].to_numpy()[rows[rows >= 0]]
+        self.text = one_array(terms["text"]).take(pa.array(positions_of(ids, terms["term_id"])))
         at = positions_of(self.text, text_embeddings["text"])
         if (at < 0).any():
-            num_missing = len(np.unique(self.term_id[at < 0]))
             raise ValueError(
-                f"text_embeddings: {num_missing} visual terms have none, first "
-                f"{self.text[int(np.argmax(at < 0))].as_py()!r}; expected one for each."
+                f"text_embeddings: {(at < 0).sum()} visual terms have none, first "
+                f"{self.text[int(np.argmax(at < 0))].as_py()!r} of interest {interest!r}; "
+                "expected one for each."
             )
-        self._embeddings, self._at = one_array(text_embeddings["embedding"]), at
-        counts = positions_of(rows["term_id"], visual_terms["term_id"])
-        self.num_positives = visual_terms["num_positives"].to_numpy()[counts]
+        self.vectors = to_matrix(text_embeddings["embedding"].take(pa.array(at)))
+        """float32 (n, d)."""
 
-    def of(self, interest: str) -> NDArray[np.int64]:
-        """Rows of an interest."""
-        mask = pc.equal(self.interest, interest).to_numpy(zero_copy_only=False)
-        return np.flatnonzero(mask)
+    def __len__(self) -> int:
+        return len(self.term_id)
 
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings of rows, float32 (n, d)."""
-        return to_matrix(self._embeddings.take(pa.array(self._at[rows])))
+    @property
+    def num_distinct(self) -> int:
+        """Distinct vectors: clusters at most."""
+        return count_distinct(self.vectors)
 
 
-def _num_clusters(interest: str, members: Members, params: ClusterTermsParams) -> int:
-    """Clusters of an interest, from the sizes of all of them."""
-    names = sorted(set(members.interest.to_pylist()))
-    rows = [members.of(name) for name in names]
-    if params.num_clusters is None:
-        rows = [members.of(interest)]
-        names = [interest]
-    sizes = np.array([len(r) for r in rows])
-    distinct = np.array([count_distinct(members.vectors(r)) for r in rows])
-    per_cluster = None if params.num_clusters else params.terms_per_cluster
-    shares = allocate_k(sizes, distinct, params.num_clusters, per_cluster)
-    return int(shares[names.index(interest)])
+def _num_clusters(
+    members: Members, sizes: list[dict[str, Any]] | None, params: ClusterTermsParams
+) -> int:
+    """Clusters of an interest, from the sizes of all of them where a budget is shared."""
+    if sizes is None:
+        own = {"num_terms": len(members), "num_distinct": members.num_distinct}
+        sizes = [own | {"l1_interest": members.interest}]
+    shares = allocate_k(
+        np.array([size["num_terms"] for size in sizes]),
+        np.array([size["num_distinct"] for size in sizes]),
+        params.num_clusters,
+        None if params.num_clusters else params.terms_per_cluster,
+    )
+    return int(shares[[size["l1_interest"] for size in sizes].index(members.interest)])
 
 
-def _cluster_interest(
-    interest: str, members: Members, params: ClusterTermsParams
-) -> Iterator[pa.RecordBatch]:
-    rows = members.of(interest)
-    if len(rows) == 0:
-        return
-    frequency = members.num_positives[rows].astype(np.int64)
+def _cluster(members: Members, k: int, params: ClusterTermsParams) -> Iterator[pa.RecordBatch]:
+    interest, ids = members.interest, members.term_id
+    frequency = members.num_positives.astype(np.int64)
     weights = np.maximum(frequency, 1).astype(np.float64) if params.weight_by_frequency else None
-    ids = members.term_id[rows]
     found = cluster(
         ids,
-        members.vectors(rows),
-        _num_clusters(interest, members, params),
+        members.vectors,
+        k,
         params.max_iterations,
         params.num_starts,
+        params.num_candidates,
         params.seed,
         weights,
     )
     order = np.argsort(ids, kind="stable")
     heads = describe_clusters(found, frequency[order], params.num_top_terms)
-    text_of = dict(zip(ids.tolist(), members.text.take(pa.array(rows)).to_pylist(), strict=True))
+    text_of = dict(zip(ids.tolist(), members.text.to_pylist(), strict=True))
     medoids = heads["medoid_term_id"].to_pylist()
     tops = [[text_of[t] for t in top] for top in heads["top_term_ids"].to_pylist()]
     num = len(medoids)
@@ -192,7 +210,7 @@ def _batch(interest: str, *columns: pa.Array | pa.ChunkedArray) -> pa.RecordBatc
 
 STAGE = RelationalStage(
     name="cluster_terms",
-    version=1,
+    version=2,
     fn=cluster_terms,
     params=ClusterTermsParams,
     inputs=(INTERESTS,),

@@ -128,11 +128,15 @@ def test_weights_follow_frequency():
         table.name: pa.Table.from_pylist(rows, table.arrow_schema) for table, rows in tables.items()
     }
     members = cluster_terms.Members(
-        read["visual_terms"], read["term_interests"], read["terms"], read["text_embeddings"]
+        "animals",
+        read["visual_terms"],
+        read["term_interests"],
+        read["terms"],
+        read["text_embeddings"],
     )
     for is_weighted in (False, True):
         params = ClusterTermsParams(terms_per_cluster=8, weight_by_frequency=is_weighted)
-        heads, tails = cluster_terms._cluster_interest("animals", members, params)
+        heads, tails = cluster_terms._cluster(members, 1, params)
         distance = dict(
             zip(tails["term_id"].to_pylist(), tails["distance"].to_pylist(), strict=True)
         )
