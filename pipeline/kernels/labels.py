@@ -97,9 +97,7 @@ def label_images(
         pa.array(term_ids[key & bits.source_mask], pa.int32()),
     )
     clusters = pa.array(label & bits.cluster_mask, pa.int32())
-    reason, counts = _funnel(
-        given, rows, num_clusters, _images_of(lost, bits), kept, interests
-    )
+    reason, counts = _funnel(given, rows, num_clusters, _images_of(lost, bits), kept, interests)
     return LabelledImages(
         pa.ListArray.from_arrays(labels, clusters),
         pa.ListArray.from_arrays(labels, inner),

@@ -119,9 +119,7 @@ def _stripes(
     return state, done
 
 
-def _round(
-    state: NDArray[np.uint64] | np.uint64, words: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
+def _round(state: NDArray[np.uint64] | np.uint64, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return _rotated(state + words * _P2, 31) * _P1
 
 

@@ -36,7 +36,8 @@ VISUAL_SHARE, TWO_CLUSTERS, OWN_INTEREST = 0.7, 0.3, 0.6
 of the image's first interest."""
 INTERESTED = (0.02, 0.5, 0.3, 0.18)
 """Shares of images with 0, 1, 2, 3 interests."""
-ANNOTATIONS_AN_IMAGE = 10.0
+ANNOTATIONS_AN_IMAGE, UNANNOTATED = 10.0, 0.01
+"""Mean, and share of images without a row of annotations."""
 SEED = 7
 NAMES = [f"interest_{i:02d}" for i in range(NUM_INTERESTS)]
 CHUNK = 100_000
@@ -60,6 +61,14 @@ class World:
         """Paths of a table's files, by bucket."""
         manifest = self.tables[table]
         return [f"{self.root}/{manifest.path}/{f.name}" for f in manifest.files]
+
+    def first(self, num_buckets: int) -> World:
+        """The same world, images of its first buckets only."""
+        tables = {
+            name: table.model_copy(update={"files": table.files[:num_buckets]})
+            for name, table in self.tables.items()
+        }
+        return World(self.root, tables, self.num_annotations)
 
     def published(self) -> dict[str, StageManifest]:
         """Table -> manifest of the stage that published it."""
@@ -163,12 +172,14 @@ def _write_bucket(
         tables["image_interests"].append(
             pa.table([part, interests], schema=IMAGE_INTERESTS.arrow_schema)
         )
-        tables["selected_annotations"].append(
-            pa.table([part, _annotations(rng, own)], schema=SELECTED_ANNOTATIONS.arrow_schema)
-        )
+        found = pa.table([part, _annotations(rng, own)], schema=SELECTED_ANNOTATIONS.arrow_schema)
+        is_there = rng.random(len(part)) >= UNANNOTATED
+        tables["selected_annotations"].append(found.filter(pa.array(is_there)))
     contracts = (IMAGES, IMAGE_INTERESTS, SELECTED_ANNOTATIONS)
     return {
-        t.name: write_part(storage, t.name, t, bucket, num_buckets, pa.concat_tables(tables[t.name]))
+        t.name: write_part(
+            storage, t.name, t, bucket, num_buckets, pa.concat_tables(tables[t.name])
+        )
         for t in contracts
         if tables[t.name]
     }
