@@ -41,19 +41,22 @@ def digests(strings: pa.Array | pa.ChunkedArray, seed: int) -> NDArray[np.uint64
         uint64 of shape (n,).
     """
     array = one_chunk(strings).cast(pa.large_string())
-    num = len(array)
-    buffers = array.buffers()
-    if num == 0 or buffers[2] is None:
-        return np.full(num, xxhash.xxh64_intdigest(b"", seed), np.uint64)
+    if array.null_count:
+        array = array.fill_null("")
+    num, buffers = len(array), array.buffers()
+    if num == 0:
+        return np.zeros(0, np.uint64)
     bounds = np.frombuffer(buffers[1], np.int64)[array.offset : array.offset + num + 1]
+    if bounds[0] == bounds[-1]:
+        return np.full(num, xxhash.xxh64_intdigest(b"", seed), np.uint64)
     data = np.frombuffer(buffers[2], np.uint8)
     starts, lengths = bounds[:-1], np.diff(bounds)
     result = np.empty(num, np.uint64)
     if lengths.min() == lengths.max():
         for first in range(0, num, _BLOCK):
             piece = slice(first, min(first + _BLOCK, num))
-            block = data[starts[piece.start] : bounds[piece.stop]].reshape(-1, int(lengths[0]))
-            result[piece] = hash_rows(block, seed)
+            block = data[starts[piece.start] : bounds[piece.stop]]
+            result[piece] = hash_rows(block.reshape(-1, lengths[0]), seed)
         return result
     order = np.argsort(lengths, kind="stable")
     cuts = np.flatnonzero(np.diff(lengths[order])) + 1

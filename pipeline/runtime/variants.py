@@ -130,9 +130,7 @@ def run_variants(
     else:
         with session() as spark:
             found = [_stages(spark, c, storage, plan, published) for _, c, plan in plans]
-    return [
-        _row(name, storage, stages) for (name, _, _), stages in zip(plans, found, strict=True)
-    ]
+    return [_row(name, storage, stages) for (name, _, _), stages in zip(plans, found, strict=True)]
 
 
 def _found(planned: PlannedStage, storage: Storage, config: RunConfig) -> StageManifest | None:
