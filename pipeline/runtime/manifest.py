@@ -129,7 +129,7 @@ def read_current(storage: Storage, home: str) -> StageManifest | None:
 
 
 def read_version(storage: Storage, stage: Stage, version: str, layout: int) -> StageManifest | None:
-    """Manifest of a finished version, whether or not the pointer names it; None if there is none."""
+    """Manifest of a finished version, named by the pointer or not; None where there is none."""
     name = f"{folder_of(stage, version, layout)}/{MANIFEST}"
     if not storage.exists(name):
         return None
