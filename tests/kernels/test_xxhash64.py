@@ -33,3 +33,11 @@ def test_any_text_and_nulls(strings, seed):
     array = pa.array(strings, pa.string())
     assert digests(array, seed).tolist() == one_by_one(strings, seed)
     assert digests(array.cast(pa.large_string()), seed).tolist() == one_by_one(strings, seed)
+
+
+def test_bytes_under_a_null_do_not_count():
+    whole = pa.array(["ab", "cd", "ef"])
+    mask = pa.array([True, False, True]).buffers()[1]
+    array = pa.StringArray.from_buffers(3, *whole.buffers()[1:], mask)
+    assert array.to_pylist() == ["ab", None, "ef"]
+    assert digests(array, 42).tolist() == one_by_one(["ab", None, "ef"], 42)
