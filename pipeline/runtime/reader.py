@@ -129,7 +129,7 @@ def aligned_slices(
             if not is_last:
                 last = rows.column(key)[-1].as_py()
                 keys = other.column(contracts[name].key[0])
-                stop = _first_after(keys, last, starts[name])
+                stop = first_after(keys, last, starts[name])
             result[name] = other.slice(starts[name], stop - starts[name])
             starts[name] = stop
         yield result
@@ -201,7 +201,7 @@ def _cut(rows: pa.Table) -> Iterator[pa.Table]:
             yield rows.slice(start, stop - start)
 
 
-def _first_after(keys: pa.ChunkedArray, last: object, start: int) -> int:
+def first_after(keys: pa.ChunkedArray, last: object, start: int) -> int:
     """First row from start on whose key lies after last; keys are sorted from there on.
 
     By doubling steps from start, then by halves: a slice's end lies near its start, and the table

@@ -185,7 +185,9 @@ def to_csv(rows: Sequence[VariantRow]) -> str:
 
 def variant_lines(rows: Sequence[VariantRow]) -> list[str]:
     """The table as text, for a terminal."""
-    cells = [("variant", "terms", "clusters", "labels", "images", "labels an image")]
+    cells: list[tuple[str, ...]] = [
+        ("variant", "terms", "clusters", "labels", "images", "labels an image")
+    ]
     for r in rows:
         numbers = (r.num_terms, r.num_clusters, r.num_labels, r.num_images)
         cells.append((r.name, *(f"{n:,}" for n in numbers), f"{r.per_image:.2f}"))

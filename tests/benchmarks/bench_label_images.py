@@ -182,8 +182,7 @@ def row_hashes(rows: pa.Table) -> NDArray[np.uint64]:
         total = total + np.uint64(3) * _list_hash(clusters, _numbers(clusters.flatten()))
         inner = terms.flatten()
         of_labels = _list_hash(inner, _numbers(inner.flatten())) * np.uint64(5)
-        # The number of terms counts too, so that an empty list of terms is seen.
-        return total + _list_hash(terms, of_labels + np.uint64(1))
+        return total + _list_hash(terms, of_labels)
 
 
 def _numbers(values: pa.Array) -> NDArray[np.uint64]:
