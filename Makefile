@@ -26,7 +26,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-fast lint format pretrain report notebooks bench dist dist-env \
+.PHONY: help env demo pipeline tables test test-fast lint format pretrain report compare_variants notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
 help: ## this list
@@ -52,6 +52,9 @@ pretrain: env ## pretrain a model on the release under ROOT, two processes on th
 
 report: env ## the pictures and the funnel of the tables under ROOT
 	@$(PY) jobs/build_report.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+compare_variants: env ## the paper's Table 2: labels without dictionary, without restriction, with both
+	@$(SUBMIT) jobs/compare_variants.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
 notebooks: env ## execute the notebooks on the tables under ROOT
 	@ROOT="$(abspath $(ROOT))" PRESET="$(PRESET)" $(PY) -m jupyter execute --inplace notebooks/*.ipynb

@@ -196,3 +196,41 @@ class LabelImagesParams(Params):
 
     restrict_to_interests: bool = True
     """Remove clusters whose L1 interest is not one of the image's (paper Table 2, third row)."""
+
+
+class Variant(Params):
+    """One row of the comparison."""
+
+    name: str
+    """As the table shows it."""
+    overrides: tuple[str, ...] = ()
+    """What differs from the run's configuration: ``section.field=value``, as for ``--set``."""
+
+
+class CompareVariantsParams(Params):
+    """Parameters of `compare_variants` (paper Table 2; SPEC M2)."""
+
+    variants: tuple[Variant, ...] = (
+        Variant(
+            name="annotation clustering",
+            overrides=(
+                "select_visual_terms.restrict=false",
+                "label_images.restrict_to_interests=false",
+            ),
+        ),
+        Variant(
+            name="+ visual dictionary",
+            overrides=(
+                "select_visual_terms.restrict=true",
+                "label_images.restrict_to_interests=false",
+            ),
+        ),
+        Variant(
+            name="+ L1 interest restriction",
+            overrides=(
+                "select_visual_terms.restrict=true",
+                "label_images.restrict_to_interests=true",
+            ),
+        ),
+    )
+    """The paper's three, in its order and words; a preset may name others."""

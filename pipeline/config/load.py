@@ -51,6 +51,25 @@ def load_config(
         raise ValueError(f"preset {preset!r}: {_explain(error)}") from error
 
 
+def with_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """A configuration with some values changed.
+
+    Args:
+        config: stays as it is.
+        overrides: ``section.field=value``; the value is read as YAML.
+
+    Raises:
+        ValueError: unknown field or value; names the nearest valid one.
+    """
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"overrides {list(overrides)}: {_explain(error)}") from error
+
+
 def _read(preset: str) -> dict[str, Any]:
     if preset in preset_names():
         text = (_presets() / f"{preset}.yaml").read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ from pipeline.config.labels import (
     ClassifyImagesParams,
     ClassifyTermsParams,
     ClusterTermsParams,
+    CompareVariantsParams,
     LabelImagesParams,
     SampleConcretenessParams,
     ScoreConcretenessParams,
@@ -64,6 +65,7 @@ class RunConfig(Params):
     classify_images: ClassifyImagesParams = Field(default_factory=ClassifyImagesParams)
     cluster_terms: ClusterTermsParams = Field(default_factory=ClusterTermsParams)
     label_images: LabelImagesParams = Field(default_factory=LabelImagesParams)
+    compare_variants: CompareVariantsParams = Field(default_factory=CompareVariantsParams)
 
     fingerprint_images: FingerprintImagesParams = Field(default_factory=FingerprintImagesParams)
     near_duplicates: NearDuplicateParams = Field(default_factory=NearDuplicateParams)

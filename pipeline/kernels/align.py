@@ -20,14 +20,19 @@ def positions_of(
     Returns:
         int64 of shape (n,): row in ``keys``, -1 where it is not there.
     """
-    found = pc.index_in(wanted, value_set=_one_chunk(keys))
-    filled = pc.fill_null(found, -1)
-    return np.asarray(filled.to_numpy(), np.int64)
+    wanted, keys = _one_chunk(wanted), _one_chunk(keys)
+    if wanted.null_count == 0 and wanted.equals(keys):  # the usual case of aligned tables
+        return np.arange(len(keys))
+    found = pc.index_in(wanted, value_set=keys)
+    return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
 
 
 def take_or_null(column: pa.Array | pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.Array:
     """Values at rows; null where the row is -1."""
-    return _one_chunk(column).take(pa.array(rows, pa.int64(), mask=rows < 0))
+    values = _one_chunk(column)
+    if np.array_equal(rows, np.arange(len(values))):
+        return values
+    return values.take(pa.array(rows, pa.int64(), mask=rows < 0))
 
 
 def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from pipeline.kernels.xxhash64 import digests
+
 _SPARK_SEED = 42
 """Start value of Spark's own xxhash64 expression."""
 
@@ -53,9 +55,8 @@ def bucket_of(
 
 
 def _digests(ids: Iterable[str] | pa.Array | pa.ChunkedArray, state: int) -> NDArray[np.uint64]:
-    values = ids.to_pylist() if isinstance(ids, pa.Array | pa.ChunkedArray) else list(ids)
-    digest = xxhash.xxh64_intdigest
-    return np.fromiter((digest(v.encode(), state) for v in values), np.uint64, len(values))
+    is_arrow = isinstance(ids, pa.Array | pa.ChunkedArray)
+    return digests(ids if is_arrow else pa.array(ids, pa.string()), state)
 
 
 def hash_ints(values: NDArray[np.integer], seed: int, stream: str) -> NDArray[np.uint64]:

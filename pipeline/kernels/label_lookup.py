@@ -6,6 +6,7 @@ Source: SPEC M3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +25,15 @@ class LabelLookup:
 
     Attributes:
         is_visual: bool (T + 1,), the visual dictionary.
-        cluster_offsets: int64 (T + 2,), into ``clusters``.
+        cluster_offsets: int32 (T + 2,), into ``clusters``.
         clusters: int32, cluster ids of each term, ascending.
-        interest_of_cluster: uint8 (C,), bit of the cluster's L1 interest.
+        bit_of_cluster: uint64 (C,), the cluster's L1 interest as a bit set of one.
     """
 
     is_visual: NDArray[np.bool_]
-    cluster_offsets: NDArray[np.int64]
+    cluster_offsets: NDArray[np.int32]
     clusters: NDArray[np.int32]
-    interest_of_cluster: NDArray[np.uint8]
+    bit_of_cluster: NDArray[np.uint64]
 
     @classmethod
     def build(
@@ -69,15 +70,30 @@ class LabelLookup:
         terms, clusters = terms[order], clusters[order]
         if np.any((terms[1:] == terms[:-1]) & (clusters[1:] == clusters[:-1])):
             raise ValueError("term_clusters: a repeated row, expected each pair once.")
-        offsets = offsets_of(np.bincount(terms, minlength=size + 1))
-        return cls(is_visual, offsets, clusters.astype(np.int32), interest.astype(np.uint8))
+        offsets = offsets_of(np.bincount(terms, minlength=size + 1)).astype(np.int32)
+        bits = np.uint64(1) << interest.astype(np.uint64)
+        return cls(is_visual, offsets, clusters.astype(np.int32), bits)
 
-    def row_of_terms(self, term_ids: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Index of each term in the arrays; unknown terms get the empty entry at the end."""
-        last = len(self.is_visual) - 1
-        row = term_ids.astype(np.int64)
-        row[(row < 0) | (row > last)] = last
-        return row
+    def num_clusters(
+        self, term_ids: NDArray[np.int32], use_dictionary: bool
+    ) -> NDArray[np.integer]:
+        """Clusters of each term, 0 for unknown terms.
+
+        Args:
+            term_ids: any integers.
+            use_dictionary: -1 for terms that are not in the visual dictionary.
+        """
+        table, last = self._num_clusters[use_dictionary], len(self.is_visual) - 1
+        if len(term_ids) and (term_ids.min() < 0 or term_ids.max() > last):
+            term_ids = np.where((term_ids < 0) | (term_ids > last), last, term_ids)
+        return table.take(term_ids)
+
+    @cached_property
+    def _num_clusters(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """Clusters of each term without and with the dictionary; small, to stay in the cache."""
+        num = np.diff(self.cluster_offsets)
+        num = num.astype(np.min_scalar_type(-int(num.max()) - 1))
+        return num, np.where(self.is_visual, num, num.dtype.type(-1))
 
 
 def interest_bits(column: pa.Array | pa.ChunkedArray, interests: list[str]) -> NDArray[np.uint64]:

@@ -54,6 +54,27 @@ def flatten_annotations(column: pa.Array | pa.ChunkedArray) -> FlatAnnotations:
     )
 
 
+def flatten_terms(
+    column: pa.Array | pa.ChunkedArray,
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Offsets and terms of a column list<struct<term_id, ...>>; a null list counts as an empty one.
+
+    Returns:
+        int64 (n + 1,) from 0, and int32 (m,).
+
+    Raises:
+        ValueError: nulls inside a list.
+    """
+    array = one_chunk(column)
+    values = array.flatten()
+    terms = values.field("term_id")
+    nulls = values.null_count + terms.null_count
+    if nulls:
+        raise ValueError(f"annotations: {nulls} null structs or terms, expected none.")
+    flat = np.asarray(terms.cast(pa.int32()).to_numpy(zero_copy_only=False))
+    return list_offsets(array), flat
+
+
 def nest_annotations(flat: FlatAnnotations) -> pa.ListArray:
     """Column of ``ANNOTATION_TYPE``, without nulls."""
     values = pa.StructArray.from_arrays(

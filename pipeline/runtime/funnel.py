@@ -24,7 +24,7 @@ def funnel_steps(catalog: Catalog) -> list[FunnelStep]:
             ("selected", _used_terms(catalog, "selected_annotations"), "terms"),
             ("visual dictionary", visual, "terms"),
             ("clusters", tables["clusters"].num_rows, "clusters"),
-            ("interest restriction", _used_clusters(catalog), "clusters"),
+            ("interest restriction", num_labels_in_use(catalog), "clusters"),
         )
         for (name, num, kind), key in zip(
             kinds, ("selected", "in_visual_dictionary", "clustered", "restricted"), strict=True
@@ -53,7 +53,8 @@ def _used_terms(catalog: Catalog, table: str) -> int:
     return len(seen)
 
 
-def _used_clusters(catalog: Catalog) -> int:
+def num_labels_in_use(catalog: Catalog) -> int:
+    """Distinct clusters that some image has as a label."""
     seen: set[int] = set()
     for batch in catalog.batches("image_labels", ["cluster_ids"]):
         seen |= set(pc.unique(pc.list_flatten(batch["cluster_ids"])).to_pylist())

@@ -26,6 +26,7 @@ from pipeline.runtime.manifest import (
     FileStats,
     StageManifest,
     TableManifest,
+    finish,
     folder_of,
     publish,
 )
@@ -49,13 +50,17 @@ class Lifecycle:
         config: RunConfig,
         storage: Storage,
         published: Mapping[str, StageManifest],
+        moves_pointers: bool = True,
     ) -> None:
         """Args:
         spark: the session.
         config: the run.
         storage: its root.
         published: table -> manifest of the stage that published it; grows as stages are run.
+        moves_pointers: False leaves finished versions unnamed, so that readers of the root see
+            what they saw; for variants.
         """
+        self._publish = publish if moves_pointers else finish
         self._spark, self._config, self._storage = spark, config, storage
         self._published = dict(published)
 
@@ -93,7 +98,7 @@ class Lifecycle:
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             commit=git_commit(),
         )
-        publish(self._storage, stage, manifest)
+        self._publish(self._storage, stage, manifest)
         self._published |= dict.fromkeys(tables, manifest)
         _log(manifest)
         return manifest

@@ -128,11 +128,29 @@ def read_current(storage: Storage, home: str) -> StageManifest | None:
     return StageManifest.model_validate_json(storage.read_bytes(name))
 
 
-def publish(storage: Storage, stage: Stage, manifest: StageManifest) -> None:
-    """Write the manifest, then move the pointer: the one step that readers see."""
+def read_version(storage: Storage, stage: Stage, version: str, layout: int) -> StageManifest | None:
+    """Manifest of a finished version, named by the pointer or not; None where there is none."""
+    name = f"{folder_of(stage, version, layout)}/{MANIFEST}"
+    if not storage.exists(name):
+        return None
+    return StageManifest.model_validate_json(storage.read_bytes(name))
+
+
+def finish(storage: Storage, stage: Stage, manifest: StageManifest) -> str:
+    """Write the manifest: the version is whole, and nothing names it yet.
+
+    Returns:
+        its folder below the root.
+    """
     folder = folder_of(stage, manifest.version, manifest.layout)
     text = manifest.model_dump_json(indent=1).encode()
     storage.write_bytes_atomic(f"{folder}/{MANIFEST}", text)
+    return folder
+
+
+def publish(storage: Storage, stage: Stage, manifest: StageManifest) -> None:
+    """Write the manifest, then move the pointer: the one step that readers see."""
+    folder = finish(storage, stage, manifest)
     home = home_of(stage)
     pointer = {"version": manifest.version, "path": folder.removeprefix(home + "/")}
     storage.write_json_atomic(f"{home}/{POINTER}", pointer)

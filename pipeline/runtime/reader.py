@@ -102,7 +102,8 @@ def aligned_slices(
         contracts: of the same tables.
         bucket: which.
         batch_rows: most rows of the primary in a slice.
-        columns: columns to read, by table; all where not named.
+        columns: columns to read, by table, or parts of nested ones by their path in the file; all
+            where not named.
         whole_keys: cut only where the primary's key changes.
 
     Yields:
@@ -128,7 +129,7 @@ def aligned_slices(
             if not is_last:
                 last = rows.column(key)[-1].as_py()
                 keys = other.column(contracts[name].key[0])
-                stop = starts[name] + _num_up_to(keys.slice(starts[name]), last)
+                stop = first_after(keys, last, starts[name])
             result[name] = other.slice(starts[name], stop - starts[name])
             starts[name] = stop
         yield result
@@ -200,6 +201,20 @@ def _cut(rows: pa.Table) -> Iterator[pa.Table]:
             yield rows.slice(start, stop - start)
 
 
-def _num_up_to(keys: pa.ChunkedArray, last: object) -> int:
-    """How many of the sorted keys are <= last."""
-    return int(pc.sum(pc.less_equal(keys, pa.scalar(last, keys.type))).as_py() or 0)
+def first_after(keys: pa.ChunkedArray, last: object, start: int) -> int:
+    """First row from start on whose key lies after last; keys are sorted from there on.
+
+    By doubling steps from start, then by halves: a slice's end lies near its start, and the table
+    behind it may be long.
+    """
+    step = 1
+    while start + step <= len(keys) and keys[start + step - 1].as_py() <= last:
+        step *= 2
+    low, high = start + step // 2, min(start + step - 1, len(keys))
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle].as_py() <= last:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -52,11 +52,29 @@ def prepare(
     interests: pa.Table,
     params: LabelImagesParams,
 ) -> LabelState:
-    """Flat arrays from the small tables."""
+    """Flat arrays from the small tables.
+
+    Raises:
+        ValueError: clusters are not numbered from 0 without gaps, or one is of an interest that the
+            taxonomy does not have.
+    """
     del params
     names = interests["l1_interest"].to_pylist()
     by_id = clusters.sort_by("cluster_id")
+    ids = by_id["cluster_id"].to_numpy()
+    if not np.array_equal(ids, np.arange(len(ids))):
+        wrong = int(np.argmax(ids != np.arange(len(ids))))
+        raise ValueError(
+            f"clusters.cluster_id: found {ids[wrong]} as number {wrong}, expected 0, 1, 2, ... "
+            "without gaps."
+        )
     found = pc.index_in(by_id["l1_interest"], value_set=pa.array(names, pa.string()))
+    if found.null_count:
+        stranger = by_id["l1_interest"].filter(pc.is_null(found))[0].as_py()
+        raise ValueError(
+            f"clusters.l1_interest: found {stranger!r}, expected one of the taxonomy's "
+            f"{len(names)} interests. Run the stages on one taxonomy."
+        )
     lookup = LabelLookup.build(
         visual_terms["term_id"].to_numpy(),
         term_clusters["term_id"].to_numpy(),

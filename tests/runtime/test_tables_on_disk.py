@@ -1,9 +1,11 @@
 """Writing, checking, reading and forgetting tables, without Spark."""
 
+import bisect
 import errno
 import os
 import time
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from pipeline.runtime.checks import check_file
 from pipeline.runtime.garbage import collect_garbage
 from pipeline.runtime.ledger import mismatches, settle
 from pipeline.runtime.manifest import StageManifest, TableManifest, folder_of, publish
-from pipeline.runtime.reader import aligned_slices
+from pipeline.runtime.reader import aligned_slices, first_after
 from pipeline.runtime.writer import PartWriter, conform, write_part
 from pipeline.stages.select_visual_terms import STAGE
 from pipeline.stages.stage import LedgerRule
@@ -191,6 +193,17 @@ def published(tmp_path, version, rows):
             commit="x",
         ),
     )
+
+
+def test_end_of_a_slice_is_where_bisection_finds_it():
+    random = np.random.default_rng(1)
+    for _ in range(2_000):
+        keys = sorted(random.choice(list("abcdefgh"), random.integers(0, 13)).tolist())
+        cut = int(random.integers(0, len(keys) + 1))
+        chunks = [pa.array(part, pa.string()) for part in (keys[:cut], keys[cut:])]
+        start, last = int(random.integers(0, len(keys) + 1)), str(random.choice(list("abcdefgh")))
+        want = max(start, bisect.bisect_right(keys, last))
+        assert first_after(pa.chunked_array(chunks), last, start) == want
 
 
 def test_catalog_reads_what_the_pointer_names(tmp_path):

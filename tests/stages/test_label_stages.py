@@ -1,42 +1,21 @@
-"""Selection, labelling, dictionary, sweep and label freezing on rows worked by hand."""
+"""Selection, dictionary, sweep and label freezing on rows worked by hand."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from label_rows import annotations, table
 
 from pipeline.config.dataset import FreezeLabelsParams
 from pipeline.config.labels import (
-    LabelImagesParams,
     SelectAnnotationsParams,
     SelectVisualTermsParams,
     SweepConcretenessParams,
 )
-from pipeline.stages import label_images, select_annotations
+from pipeline.stages import select_annotations
 from pipeline.stages.freeze_labels import freeze_labels
 from pipeline.stages.select_visual_terms import select_visual_terms
 from pipeline.stages.sweep_concreteness import count_kept, sweep_concreteness
 from schemas import ALL
-
-
-def table(name, *rows):
-    """Rows as tuples in the order of the contract's columns; the rest is null."""
-    contract = ALL[name]
-    columns = zip(*rows, strict=True) if rows else [[] for _ in contract.columns]
-    values = dict(zip(contract.column_names, columns, strict=False))
-    return pa.table(
-        [
-            pa.array(list(values[f.name]), f.type)
-            if f.name in values
-            else pa.nulls(len(rows), f.type)
-            for f in contract.arrow_schema
-        ],
-        schema=contract.arrow_schema,
-    )
-
-
-def annotations(**terms):
-    rows = [(i, [{"term_id": t, "score": s} for t, s in found]) for i, found in terms.items()]
-    return table("annotations", *rows)
 
 
 class Small:
@@ -94,53 +73,6 @@ def test_dropping_aliases_is_the_literal_reading():
 def test_calibrated_threshold_replaces_the_configured_one():
     pairs, _ = selected(thresholds=table("annotation_thresholds", (4, 0.3), (0, 0.95)))
     assert pairs == {"a": [], "b": [(4, 0.45)], "c": []}
-
-
-def labelled(restrict=True):
-    images = table("images", ("a",), ("b",), ("c",), ("d",), ("e",), ("f",))
-    chosen = annotations(
-        a=[(0, 0.9), (4, 0.8)], b=[(0, 0.9)], c=[(7, 0.9)], d=[(0, 0.9)], f=[], z=[(0, 0.9)]
-    )
-    interests = table(
-        "image_interests",
-        ("a", ["vehicles"]),
-        ("b", ["animals", "vehicles"]),
-        ("c", ["animals"]),
-        ("d", []),
-    )
-    params = LabelImagesParams(restrict_to_interests=restrict)
-    state = label_images.prepare(
-        table("visual_terms", (0,), (4,)),
-        table("term_clusters", (0, 0, 0.1), (0, 1, 0.1), (4, 1, 0.2)),
-        table("clusters", (0, "animals", "jaguar"), (1, "vehicles", "car")),
-        table("interests", ("animals",), ("vehicles",)),
-        params,
-    )
-    return label_images.label_batch(images, chosen, interests, state, params)
-
-
-def test_restriction_resolves_the_jaguar():
-    result = labelled()
-    labels = {r["image_id"]: r for r in result.tables["image_labels"].to_pylist()}
-    assert {i: r["cluster_ids"] for i, r in labels.items()} == {"a": [1], "b": [0, 1]}
-    assert labels["a"]["label_terms"] == [[0, 4]]
-    lost = {r["image_id"]: r["reason"] for r in result.tables["unlabelled_images"].to_pylist()}
-    assert lost == {
-        "c": "not_in_visual_dictionary",
-        "d": "no_interest",
-        "e": "no_annotations",
-        "f": "no_annotations",
-    }
-    assert result.counts["annotated_images.dropped.unknown_image"] == 1
-
-
-def test_without_restriction_every_cluster_stays():
-    rows = labelled(restrict=False).tables["image_labels"].to_pylist()
-    assert {r["image_id"]: r["cluster_ids"] for r in rows} == {
-        "a": [0, 1],
-        "b": [0, 1],
-        "d": [0, 1],
-    }
 
 
 def frame(spark, name, rows):
