@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from pipeline.config.labels import ClassifyTermsParams
+from pipeline.kernels.hashing import hash64
 from pipeline.kernels.interests import InterestSettings, fit
 from pipeline.kernels.vectors import to_matrix
 from pipeline.stages.arrow import all_rows, with_null_row
@@ -28,6 +29,9 @@ from pipeline.stages.interest_model import (
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
 from schemas.ingested import INTEREST_SEEDS, INTERESTS, TEXT_EMBEDDINGS
 from schemas.labels import TERM_INTEREST_MODEL, TERM_INTEREST_REPORT
+
+DRAW = "interest_seeds"
+"""Stream of the draw of seeds."""
 
 
 def train_term_classifier(
@@ -53,7 +57,7 @@ def _fit(
     seeds: pa.Table, interests: pa.Table, embeddings: pa.Table, params: ClassifyTermsParams
 ) -> pa.RecordBatch:
     if seeds.num_rows > params.max_seeds:
-        draw = hash_texts(seeds["text"].to_pylist(), params.seed, DRAW)
+        draw = hash64(seeds["text"], params.seed, DRAW)
         seeds = seeds.take(pa.array(np.sort(np.argsort(draw, kind="stable")[: params.max_seeds])))
     seeds, vectors = seed_vectors(seeds, embeddings)
     names = tuple(interests["l1_interest"].to_pylist())

@@ -72,7 +72,8 @@ def test_probabilities_are_calibrated(model):
 
 def test_interests_without_seeds_never_fire(model):
     report = model.report.to_pylist()
-    assert [r["status"] for r in report] == ["ok"] * 4 + ["too_few_seeds"] * 2
+    status = ["ok"] * 4 + ["too_few_seeds"] * 2 + ["macro_average"]
+    assert [r["status"] for r in report] == status
     assert report[4]["f1"] is None
     p = predict(model, planted()[1])
     assert (p[:, 4:] == 0).all()
@@ -157,8 +158,9 @@ def test_report_by_hand():
     # In each fold the best cut takes 3.1, 3, 2.9 (wrong) and -2.8: F1 6/7, against 0.8 above 2.9.
     value = np.array([-3, -2.9, -2.8, 3, 3.1, 2.9] * 2)
     y = np.array([False, False, True, True, True, False] * 2)
-    row = held_out_report("x", value, y, np.repeat([0, 1], 6).astype(np.int32), "platt", 0.5)
-    assert (row.num_seeds, row.status) == (6, "ok")
+    fold = np.repeat([0, 1], 6).astype(np.int32)
+    row = held_out_report("x", value, y, np.arange(12) // 2, fold, "platt", 0.5)
+    assert (row.num_seeds, row.num_groups, row.status) == (6, 4, "ok")
     assert row.precision == pytest.approx(6 / 8)
     assert row.recall == 1
     assert row.f1 == pytest.approx(6 / 7)

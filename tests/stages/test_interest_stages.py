@@ -51,9 +51,10 @@ def interest_rows():
     return {
         INTERESTS: [{"l1_interest": name} for name in NAMES],
         INTEREST_SEEDS: [
-            {"text": text, "l1_interests": [NAMES[a] for a in axes]} for text, axes in seeds.items()
+            {"text": text, "l1_interests": [NAMES[a] for a in axes], "source_nodes": []}
+            for text, axes in seeds.items()
         ]
-        + [{"text": "no embedding", "l1_interests": ["food"]}],
+        + [{"text": "no embedding", "l1_interests": ["food"], "source_nodes": []}],
         TEXT_EMBEDDINGS: [{"text": t, "embedding": v} for t, v in texts.items()],
         TERMS: [
             {"term_id": t, "text": text, "language": "en", "canonical_term_id": t}
@@ -82,7 +83,10 @@ def classify(spark, root, model, **options):
 
 def test_report_tells_which_interests_can_be_learned(term_model):
     report = {r["l1_interest"]: r for r in term_model["term_interest_report"]}
-    assert list(report) == list(NAMES)
+    assert list(report) == [*NAMES, "macro_average"]
+    macro = report["macro_average"]
+    assert (macro["status"], macro["num_seeds"], macro["num_groups"]) == ("macro_average", 72, 72)
+    assert macro["f1"] == pytest.approx(np.mean([report[n]["f1"] for n in NAMES[:3]]))
     for name in NAMES[:3]:
         assert report[name]["status"] == "ok"
         assert report[name]["f1"] > 0.9
@@ -211,7 +215,8 @@ def test_a_bucket_without_images_gives_no_rows():
 
 def test_seeds_without_embeddings_are_an_error(spark, tmp_path):
     rows = pick(interest_rows(), INTERESTS, TEXT_EMBEDDINGS)
-    rows[INTEREST_SEEDS] = [{"text": "unheard of", "l1_interests": ["food"]}]
+    seed = {"text": "unheard of", "l1_interests": ["food"], "source_nodes": []}
+    rows[INTEREST_SEEDS] = [seed]
     with pytest.raises(Exception, match="no seed text has an embedding"):
         run_stage(spark, tmp_path / "terms", TRAIN_TERMS, rows)
     rows[IMAGE_TEXT_EMBEDDINGS] = images()[1]
