@@ -99,9 +99,7 @@ def held_out_report(
 
 def too_few(name: str, is_positive: NDArray[np.bool_], groups: NDArray[np.integer]) -> Report:
     """Row of an interest that cannot be learned."""
-    return Report(
-        name, int(is_positive.sum()), len(np.unique(groups[is_positive])), TOO_FEW_SEEDS
-    )
+    return Report(name, int(is_positive.sum()), len(np.unique(groups[is_positive])), TOO_FEW_SEEDS)
 
 
 def report_table(rows: Sequence[Report]) -> pa.Table:

@@ -290,7 +290,7 @@ class _Kernel:
     ) -> None:
         self.examples = x
         self.num_weights = len(x)
-        self._fitted = fit_kernel(x.astype(np.float64), y, gamma, ridge)
+        self._fitted = fit_kernel(x.astype(np.float64), y.astype(np.float64), gamma, ridge)
 
     def held_out(self, i: int, fold: NDArray[np.int32]) -> NDArray[np.float64]:
         """As `_Logistic.held_out`."""

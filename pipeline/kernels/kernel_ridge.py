@@ -69,9 +69,8 @@ def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse of a symmetric positive definite matrix: a third of the work of solving for it."""
     factor, failed = dpotrf(matrix, lower=1, clean=1)
     inverse, singular = dpotri(factor, lower=1, overwrite_c=1)
-    assert not failed and not singular, "the ridge keeps the matrix positive definite"
-    lower: NDArray[np.float64] = np.tril(inverse)
-    return lower + np.tril(inverse, -1).T
+    assert failed == singular == 0, "the ridge keeps the matrix positive definite"
+    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T, np.float64)
 
 
 def kernel_values(

@@ -41,24 +41,24 @@ def train_term_classifier(
     params: ClassifyTermsParams,
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
-    """Fit on the embeddings of the seed texts; forms of one word, and words of one source node, stay in
-    one fold."""
+    """Fit on the embeddings of the seed texts; forms of a word, words of a node stay in one fold."""
 
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in all_rows(batches):
             rows = rows.filter(pc.is_valid(rows["text"]))
-            yield _fit(rows, interests.read(), text_embeddings.read(), params)
+            yield fit_seeds(rows, interests.read(), text_embeddings.read(), params)
 
     model = ctx.materialise(with_null_row(interest_seeds).repartition(1).mapInArrow(train, MODEL))
     return {"term_interest_model": model, "term_interest_report": report_of(model)}
 
 
-def _fit(
+def fit_seeds(
     seeds: pa.Table, interests: pa.Table, embeddings: pa.Table, params: ClassifyTermsParams
 ) -> pa.RecordBatch:
+    """The model of the seeds, or of ``max_seeds`` of them, as the row of its table."""
     if seeds.num_rows > params.max_seeds:
         draw = hash64(seeds["text"], params.seed, DRAW)
-        seeds = seeds.take(pa.array(np.sort(np.argsort(draw, kind="stable")[: params.max_seeds])))
+        seeds = seeds.take(pa.array(np.argsort(draw, kind="stable")[: params.max_seeds]))
     seeds, vectors = seed_vectors(seeds, embeddings)
     names = tuple(interests["l1_interest"].to_pylist())
     settings = InterestSettings(

@@ -1,11 +1,18 @@
 """Interest classifiers of terms and of images on planted, separable embeddings."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from given import run_stage
 
 from pipeline.config.labels import ClassifyImagesParams, ClassifyTermsParams
-from pipeline.stages import classify_images, classify_terms, train_image_classifier
+from pipeline.kernels.interests import InterestModel
+from pipeline.stages import (
+    classify_images,
+    classify_terms,
+    train_image_classifier,
+    train_term_classifier,
+)
 from pipeline.stages.interest_model import group_codes
 from pipeline.stages.train_term_classifier import STAGE as TRAIN_TERMS
 from schemas.ingested import (
@@ -117,6 +124,42 @@ def test_fallback_gives_the_best_interest_if_it_is_likely_enough(spark, tmp_path
     least = extra[0]["probability"] + 0.01
     _, _, tables = classify(spark, tmp_path / "some", term_model, min_fallback_probability=least)
     assert [r["term_id"] for r in tables["uncategorised_terms"]] == [12, 13]
+
+
+def test_a_vector_of_zeros_is_no_embedding(term_model):
+    rows = interest_rows()
+    texts = [r | {"embedding": bytes(4 * WIDTH)} if r["text"] == "term 3" else r
+             for r in rows[TEXT_EMBEDDINGS]]  # fmt: skip
+    terms, embeddings, model = (
+        pa.Table.from_pylist(given, schema=table.arrow_schema)
+        for table, given in (
+            (TERMS, rows[TERMS]),
+            (TEXT_EMBEDDINGS, texts),
+            (TERM_INTEREST_MODEL, term_model["term_interest_model"]),
+        )
+    )
+    params = ClassifyTermsParams()
+    state = classify_terms.prepare(model, embeddings, params)
+    result = classify_terms.classify_batch(terms, state, params)
+    assert result.tables["uncategorised_terms"].to_pylist() == [
+        {"term_id": t, "reason": "no_embedding"} for t in (3, 13)
+    ]
+
+
+def test_seeds_above_the_limit_are_drawn_whatever_their_order():
+    rows = interest_rows()
+    seeds, names, texts = (
+        pa.Table.from_pylist(rows[t], schema=t.arrow_schema)
+        for t in (INTEREST_SEEDS, INTERESTS, TEXT_EMBEDDINGS)
+    )
+    params = ClassifyTermsParams(max_seeds=40)
+    models = [
+        train_term_classifier.fit_seeds(given, names, texts, params)
+        for given in (seeds, seeds.take(pa.array(range(seeds.num_rows)[::-1])))
+    ]
+    assert models[0].equals(models[1])
+    report = InterestModel.from_json(models[0]["model"][0].as_py()).report.to_pylist()
+    assert 30 < report[-1]["num_seeds"] < 50
 
 
 def test_forms_of_a_word_are_one_group():
