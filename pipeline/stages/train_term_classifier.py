@@ -41,7 +41,7 @@ def train_term_classifier(
     params: ClassifyTermsParams,
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
-    """Fit on the embeddings of the seed texts; forms of a word, words of a node stay in one fold."""
+    """Fit on embeddings of the seed texts; forms of a word, words of a node stay in one fold."""
 
     def train(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in all_rows(batches):
