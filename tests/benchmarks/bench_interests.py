@@ -36,7 +36,7 @@ TAXONOMY = REPOSITORY / "pipeline" / "config" / "taxonomy"
 BY_HAND = Path(__file__).parent / "data" / "interest_terms_by_hand.csv"
 DICTIONARY = REPOSITORY / "pipeline" / "demo" / "data" / "terms.parquet"
 NUM_BY_HAND = 300
-LOGISTIC = {"gamma": None, "regularisation": 10.0}
+LOGISTIC = {"gamma": None, "regularisation": 10.0, "num_folds": 5}
 """The classifier before kernel ridge regression."""
 
 
