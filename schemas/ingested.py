@@ -128,7 +128,16 @@ INTEREST_SEEDS = Table(
     layout="single",
     columns=(
         Column(name="text", type="string", doc="normalised text"),
-        Column(name="l1_interests", type="array<string>", doc="its interests, ascending"),
+        Column(
+            name="l1_interests",
+            type="array<string>",
+            doc="its interests, ascending; `none` for a term without any",
+        ),
+        Column(
+            name="source_nodes",
+            type="array<string>",
+            doc="nodes it comes from, ascending; seeds that share one stay in one fold",
+        ),
     ),
 )
 IMAGE_INTEREST_SEEDS = Table(

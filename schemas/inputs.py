@@ -100,7 +100,17 @@ SOURCE_INTEREST_SEEDS = _source(
     "interest_seeds",
     "Labelled terms that train the term classifier.",
     Column(name="text", type="string", doc="seed term"),
-    Column(name="l1_interest", type="string", doc="one of the taxonomy's interests"),
+    Column(
+        name="l1_interest",
+        type="string",
+        doc="one of the taxonomy's interests, or `none` for a term that has no interest",
+    ),
+    Column(
+        name="source_node",
+        type="string",
+        doc="topic or taxonomy node the seed comes from; seeds of a node are held out together",
+        nullable=True,
+    ),
     key=("text",),
 )
 SOURCE_TERM_INTERESTS = _source(

@@ -156,7 +156,17 @@ def _report(name: str, of: str) -> Table:
         columns=(
             L1_INTEREST,
             Column(name="num_seeds", type="int", doc="positive seeds", min=0),
-            Column(name="status", type="string", doc="ok or too_few_seeds"),
+            Column(
+                name="num_groups",
+                type="int",
+                doc="groups of positive seeds; seeds of a group are held out together",
+                min=0,
+            ),
+            Column(
+                name="status",
+                type="string",
+                doc="ok, too_few_seeds, or macro_average for the row of the mean",
+            ),
             score("threshold", "probability at and above which it is given"),
             score("precision", "on held-out seeds"),
             score("recall", "on held-out seeds"),

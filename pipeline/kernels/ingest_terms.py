@@ -20,6 +20,9 @@ from pipeline.kernels.row_checks import Checked, RowChecker, is_blank, one_array
 from pipeline.kernels.text import normalise_texts, sensitive_terms
 from schemas.ingested import BLOCKED_IMAGES, TERMS
 
+NO_INTEREST = "none"
+"""What a seed term is labelled that has no interest: an example of what to leave uncategorised."""
+
 
 def check_terms(
     table: pa.Table, sensitive: Iterable[str] = (), default_language: str = "en"
@@ -133,6 +136,29 @@ def _merge_equal_texts(
     result = canonical.copy()
     result[rows] = lowest[group]
     return result
+
+
+def check_interest_seeds(table: pa.Table, taxonomy: Iterable[str]) -> Checked:
+    """Seed rows (text, l1_interest, source_node), one list a normalised text.
+
+    Texts that normalise to one are one seed with the interests and nodes of all. Besides the
+    taxonomy's, an interest may be ``NO_INTEREST``.
+
+    Returns:
+        ``valid``: `interest_seeds`. ``rejected``: as `check_interests`.
+    """
+    checked = check_interests(table, "text", sorted({*taxonomy, NO_INTEREST}))
+    texts = one_array(checked.valid["text"])
+    given = table.filter(pc.is_valid(table["source_node"]))
+    node = pc.utf8_trim_whitespace(given["source_node"])
+    pairs = pa.table({"text": normalise_texts(one_array(given["text"])), "node": one_array(node)})
+    known = pc.and_(pc.is_in(pairs["text"], texts), pc.not_equal(pairs["node"], ""))
+    pairs = pairs.filter(known).group_by(["text", "node"]).aggregate([])
+    pairs = pairs.sort_by([("text", "ascending"), ("node", "ascending")])
+    at = pc.index_in(pairs["text"], value_set=texts).to_numpy()
+    offsets = np.r_[0, np.cumsum(np.bincount(at, minlength=len(texts)))].astype(np.int32)
+    nodes = pa.ListArray.from_arrays(pa.array(offsets), one_array(pairs["node"]).cast(pa.string()))
+    return Checked(checked.valid.append_column("source_nodes", nodes), checked.rejected)
 
 
 def check_interests(table: pa.Table, key: str, taxonomy: Iterable[str]) -> Checked:

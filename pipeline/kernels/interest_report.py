@@ -1,10 +1,11 @@
-"""Held-out quality of one interest classifier.
+"""Held-out quality of interest classifiers.
 
 Source: SPEC L4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ REPORT_SCHEMA = pa.schema(
     [
         pa.field("l1_interest", pa.string(), nullable=False),
         pa.field("num_seeds", pa.int32(), nullable=False),
+        pa.field("num_groups", pa.int32(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         pa.field("threshold", pa.float64()),
         pa.field("precision", pa.float64()),
@@ -27,15 +29,21 @@ REPORT_SCHEMA = pa.schema(
         pa.field("average_precision", pa.float64()),
     ]
 )
-"""One row an interest; figures are null where status is too_few_seeds."""
+"""One row an interest, then their mean; figures are null where status is too_few_seeds."""
+
+TOO_FEW_SEEDS = "too_few_seeds"
+OK = "ok"
+MACRO = "macro_average"
+"""Status of the last row, and its name: the plain mean over the interests that are ok."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A row of ``REPORT_SCHEMA``; num_seeds is the number of positive seeds."""
+    """A row of ``REPORT_SCHEMA``: positive seeds, and groups of which any is held out whole."""
 
     l1_interest: str
     num_seeds: int
+    num_groups: int
     status: str
     threshold: float | None = None
     precision: float | None = None
@@ -48,6 +56,7 @@ def held_out_report(
     name: str,
     values: NDArray[np.float64],
     is_positive: NDArray[np.bool_],
+    groups: NDArray[np.integer],
     fold: NDArray[np.int32],
     calibration: Literal["platt", "isotonic"],
     threshold: float,
@@ -60,6 +69,7 @@ def held_out_report(
         name: of the interest.
         values: (n,) decision values by classifiers that did not see the example.
         is_positive: (n,), positives in every fold.
+        groups: (n,), none of which straddles folds.
         fold: int32 (n,).
         calibration: kind.
         threshold: of the final model, only copied into the row.
@@ -77,10 +87,26 @@ def held_out_report(
     return Report(
         name,
         support,
-        "ok",
+        len(np.unique(groups[is_positive])),
+        OK,
         threshold,
         precision=hits / max(fired, 1),
         recall=hits / max(support, 1),
         f1=2 * hits / (fired + support),
         average_precision=float(average_precision_score(is_positive, probability)),
     )
+
+
+def too_few(name: str, is_positive: NDArray[np.bool_], groups: NDArray[np.integer]) -> Report:
+    """Row of an interest that cannot be learned."""
+    return Report(name, int(is_positive.sum()), len(np.unique(groups[is_positive])), TOO_FEW_SEEDS)
+
+
+def report_table(rows: Sequence[Report]) -> pa.Table:
+    """The rows and their macro average, whose seeds and groups are sums."""
+    good = [vars(row) for row in rows if row.status == OK]
+    figures = ("precision", "recall", "f1", "average_precision")
+    means = {k: float(np.mean([row[k] for row in good])) if good else None for k in figures}
+    seeds, groups = (sum(getattr(r, k) for r in rows) for k in ("num_seeds", "num_groups"))
+    macro = Report(MACRO, seeds, groups, MACRO, **means)
+    return pa.Table.from_pylist([vars(row) for row in (*rows, macro)], schema=REPORT_SCHEMA)

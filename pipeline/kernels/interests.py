@@ -1,10 +1,11 @@
-"""L1 interests of terms and of images: one calibrated linear classifier an interest.
+"""L1 interests of terms and of images: one calibrated classifier an interest.
 
-One-versus-rest logistic regression with balanced classes, on text embeddings (terms) or on text
-embeddings next to interaction counts (images). Folds serve three ends: decision values of examples
+Terms: kernel ridge regression on text embeddings, whose subtopics a plane does not part well.
+Images: one-versus-rest logistic regression with balanced classes, on text embeddings next to
+interaction counts, one product an image. Folds serve three ends: decision values of examples
 the fold's classifier has not seen, a calibration and a threshold fitted on them, and a report in
 which each fold is judged with the calibration and threshold of the OTHER folds. Examples of one
-group (copies of one text, forms of one lemma) never straddle folds.
+group (copies of one text, forms of one lemma, words of one source node) never straddle folds.
 
 The model is data: a table of numbers, no pickle.
 
@@ -14,9 +15,10 @@ top-level interests"); SPEC L1-L4.
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +28,14 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.kernels.calibration import Calibration, best_f1_threshold, fit_calibration
 from pipeline.kernels.finite import require_finite
 from pipeline.kernels.interest_inputs import assign_folds
-from pipeline.kernels.interest_report import REPORT_SCHEMA, Report, held_out_report
-
-TOO_FEW_SEEDS = "too_few_seeds"
-OK = "ok"
+from pipeline.kernels.interest_report import (
+    REPORT_SCHEMA,
+    Report,
+    held_out_report,
+    report_table,
+    too_few,
+)
+from pipeline.kernels.kernel_ridge import fit_kernel, kernel_values
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class InterestSettings:
 
     Attributes:
         num_folds: >= 2; an interest with fewer groups of positives gets as many folds as groups.
-        regularisation: C of the logistic regression, on standardised features.
+        regularisation: C of the logistic regression, on standardised features; with ``gamma`` the
+            inverse of the ridge.
         calibration: "platt", or "isotonic" for interests with some thousand seeds.
-        max_iterations: of the optimiser.
+        max_iterations: of the logistic regression's optimiser.
         seed: of the folds.
+        gamma: of the Gaussian kernel exp(-gamma |x - y|^2); None for logistic regression.
     """
 
     num_folds: int
@@ -49,6 +57,7 @@ class InterestSettings:
     calibration: Literal["platt", "isotonic"]
     max_iterations: int
     seed: int
+    gamma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,14 @@ class InterestModel:
 
     Attributes:
         interests: L names, in the order of the columns of `predict`.
-        weights: float64 (L, d), of raw features; zero for an interest without enough seeds.
+        weights: float64 (L, d), of raw features, or (L, m) of the kernel to m examples; zero for
+            an interest without enough seeds.
         bias: float64 (L,).
         calibration: one map an interest, None where there were too few seeds.
         thresholds: float64 (L,), 2 (never reached) where there were too few seeds.
         report: table of ``REPORT_SCHEMA``, held-out figures.
+        examples: float32 (m, d), of a kernel model.
+        gamma: of the kernel.
     """
 
     interests: tuple[str, ...]
@@ -70,6 +82,13 @@ class InterestModel:
     calibration: tuple[Calibration | None, ...]
     thresholds: NDArray[np.float64]
     report: pa.Table
+    examples: NDArray[np.float32] | None = None
+    gamma: float | None = None
+
+    @property
+    def num_features(self) -> int:
+        """d."""
+        return int((self.weights if self.examples is None else self.examples).shape[1])
 
     def to_json(self) -> str:
         """The whole model as JSON; floats round-trip exactly."""
@@ -84,6 +103,8 @@ class InterestModel:
                 ],
                 "thresholds": self.thresholds.tolist(),
                 "report": self.report.to_pylist(),
+                "gamma": self.gamma,
+                "examples": None if self.examples is None else _pack(self.examples),
             }
         )
 
@@ -103,6 +124,8 @@ class InterestModel:
             ),
             np.asarray(data["thresholds"], np.float64),
             pa.Table.from_pylist(data["report"], schema=REPORT_SCHEMA),
+            None if data["examples"] is None else _unpack(data["examples"]),
+            data["gamma"],
         )
 
 
@@ -135,10 +158,12 @@ def fit(
     order = np.argsort(ids, kind="stable")
     x, y = np.asarray(features, np.float64)[order], np.asarray(has_interest, bool)[order]
     group = np.asarray(groups)[order]
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    scale[scale == 0] = 1.0
-    z = (x - mean) / scale
-    weights = np.zeros((len(interests), x.shape[1]))
+    classifier: _Kernel | _Logistic
+    if settings.gamma is not None:
+        classifier = _Kernel(x.astype(np.float32), y, settings.gamma, 1 / settings.regularisation)
+    else:
+        classifier = _Logistic(x, y, settings)
+    weights = np.zeros((len(interests), classifier.num_weights))
     bias = np.zeros(len(interests))
     thresholds = np.full(len(interests), 2.0)
     calibrations: list[Calibration | None] = []
@@ -147,20 +172,26 @@ def fit(
         fold = assign_folds(group, y[:, i], settings.num_folds, settings.seed)
         if fold is None:
             calibrations.append(None)
-            rows.append(Report(name, int(y[:, i].sum()), TOO_FEW_SEEDS))
+            rows.append(too_few(name, y[:, i], group))
             continue
-        value = _held_out_values(z, y[:, i], fold, settings)
+        value = classifier.held_out(i, fold)
         calibration = fit_calibration(settings.calibration, value, y[:, i])
         thresholds[i] = best_f1_threshold(calibration(value), y[:, i])
         calibrations.append(calibration)
         rows.append(
-            held_out_report(name, value, y[:, i], fold, settings.calibration, thresholds[i])
+            held_out_report(name, value, y[:, i], group, fold, settings.calibration, thresholds[i])
         )
-        w, b = _logistic(z, y[:, i], settings)
-        weights[i] = w / scale
-        bias[i] = b - float(weights[i] @ mean)
-    report = pa.Table.from_pylist([vars(r) for r in rows], schema=REPORT_SCHEMA)
-    return InterestModel(interests, weights, bias, tuple(calibrations), thresholds, report)
+        weights[i], bias[i] = classifier.final(i)
+    return InterestModel(
+        interests,
+        weights,
+        bias,
+        tuple(calibrations),
+        thresholds,
+        report_table(rows),
+        classifier.examples,
+        settings.gamma,
+    )
 
 
 def predict(model: InterestModel, features: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -171,13 +202,16 @@ def predict(model: InterestModel, features: NDArray[np.floating]) -> NDArray[np.
     Raises:
         ValueError: NaN, or another number of features than the model has.
     """
-    if features.ndim != 2 or features.shape[1] != model.weights.shape[1]:
-        raise ValueError(
-            f"features: shape {features.shape}, expected (n, {model.weights.shape[1]})."
-        )
+    if features.ndim != 2 or features.shape[1] != model.num_features:
+        raise ValueError(f"features: shape {features.shape}, expected (n, {model.num_features}).")
     require_finite(features, "features")
-    # einsum instead of @: BLAS takes another kernel, with other rounding, for other row counts.
-    value = np.einsum("nd,ld->nl", np.asarray(features, np.float64), model.weights) + model.bias
+    if model.examples is not None and model.gamma is not None:
+        x = np.asarray(features, np.float32)
+        value = kernel_values(x, model.examples, model.weights.T, model.gamma)
+    else:
+        # einsum instead of @: BLAS takes another kernel, with other rounding, for other row counts.
+        x = np.asarray(features, np.float64)
+        value = np.einsum("nd,ld->nl", x, model.weights) + model.bias
     probability = np.zeros_like(value)
     for i, calibration in enumerate(model.calibration):
         if calibration is not None:
@@ -210,27 +244,71 @@ def assign(
     return np.asarray(chosen, bool)
 
 
-def _held_out_values(
-    z: NDArray[np.float64],
-    y: NDArray[np.bool_],
-    fold: NDArray[np.int32],
-    settings: InterestSettings,
-) -> NDArray[np.float64]:
-    value = np.empty(len(y))
-    for f in range(int(fold.max()) + 1):
-        test = fold == f
-        w, b = _logistic(z[~test], y[~test], settings)
-        value[test] = z[test] @ w + b
-    return value
+class _Logistic:
+    """Logistic regression on standardised features, told in weights of raw ones."""
+
+    examples = None
+
+    def __init__(
+        self, x: NDArray[np.float64], y: NDArray[np.bool_], settings: InterestSettings
+    ) -> None:
+        self._mean, self._scale = x.mean(axis=0), x.std(axis=0)
+        self._scale[self._scale == 0] = 1.0
+        self._z, self._y, self._settings = (x - self._mean) / self._scale, y, settings
+        self.num_weights = x.shape[1]
+
+    def held_out(self, i: int, fold: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Decision values (n,) of interest i by classifiers that did not see the example's fold."""
+        value = np.empty(len(fold))
+        for f in range(int(fold.max()) + 1):
+            test = fold == f
+            w, b = self._fit(self._z[~test], self._y[~test, i])
+            value[test] = self._z[test] @ w + b
+        return value
+
+    def final(self, i: int) -> tuple[NDArray[np.float64], float]:
+        """Weights of raw features and bias by all examples."""
+        w, b = self._fit(self._z, self._y[:, i])
+        return w / self._scale, b - float((w / self._scale) @ self._mean)
+
+    def _fit(
+        self, z: NDArray[np.float64], y: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], float]:
+        model = LogisticRegression(
+            C=self._settings.regularisation,
+            class_weight="balanced",
+            max_iter=self._settings.max_iterations,
+        ).fit(z, y)
+        return np.asarray(model.coef_[0], np.float64), float(model.intercept_[0])
 
 
-def _logistic(
-    z: NDArray[np.float64], y: NDArray[np.bool_], settings: InterestSettings
-) -> tuple[NDArray[np.float64], float]:
-    model = LogisticRegression(
-        C=settings.regularisation, class_weight="balanced", max_iter=settings.max_iterations
-    ).fit(z, y)
-    return np.asarray(model.coef_[0], np.float64), float(model.intercept_[0])
+class _Kernel:
+    """Kernel ridge regression of 0 and 1, which the calibration turns into probabilities."""
+
+    def __init__(
+        self, x: NDArray[np.float32], y: NDArray[np.bool_], gamma: float, ridge: float
+    ) -> None:
+        self.examples = x
+        self.num_weights = len(x)
+        self._fitted = fit_kernel(x.astype(np.float64), y.astype(np.float64), gamma, ridge)
+
+    def held_out(self, i: int, fold: NDArray[np.int32]) -> NDArray[np.float64]:
+        """As `_Logistic.held_out`."""
+        return self._fitted.held_out(i, fold)
+
+    def final(self, i: int) -> tuple[NDArray[np.float64], float]:
+        """Weights of the kernel to all examples, and no bias."""
+        return self._fitted.weights[:, i], 0.0
+
+
+def _pack(array: NDArray[np.float32]) -> dict[str, object]:
+    raw = np.ascontiguousarray(array, "<f4").tobytes()
+    return {"shape": list(array.shape), "float32": base64.b64encode(raw).decode("ascii")}
+
+
+def _unpack(data: dict[str, Any]) -> NDArray[np.float32]:
+    raw = base64.b64decode(data["float32"], validate=True)
+    return np.frombuffer(raw, "<f4").reshape(data["shape"]).astype(np.float32)
 
 
 def _check(

@@ -15,7 +15,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.ingest import IngestParams
-from pipeline.kernels.ingest_terms import check_interactions, check_interests
+from pipeline.kernels.ingest_terms import (
+    check_interactions,
+    check_interest_seeds,
+    check_interests,
+)
 from pipeline.kernels.row_checks import Checked, one_array
 from pipeline.stages.arrow import check_rows
 from pipeline.stages.stage import LedgerRule, RelationalStage, SmallTable, StageContext
@@ -60,11 +64,15 @@ def ingest_interest_seeds(
     params: IngestParams,
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
-    """Seed texts with their interests."""
+    """Seed texts with their interests and source nodes."""
     del params
-    return _lists(
-        source_interest_seeds, "text", INTEREST_SEEDS, REJECTED_INTEREST_SEEDS, interests, ctx
-    )
+
+    def check(rows: pa.Table) -> Checked:
+        return check_interest_seeds(rows, interests.read()["l1_interest"].to_pylist())
+
+    rows = source_interest_seeds
+    good, bad = check_rows(rows, "text", INTEREST_SEEDS, check, ctx, whole=True)
+    return {"interest_seeds": good, "rejected_interest_seeds": bad}
 
 
 def ingest_image_interest_seeds(
@@ -157,12 +165,12 @@ def _rule(name: str, out: str) -> LedgerRule:
 
 
 def _stage(
-    fn: StageFunction, source: Table, valid: Table, rejected: Table, out: str
+    fn: StageFunction, source: Table, valid: Table, rejected: Table, out: str, version: int = 1
 ) -> RelationalStage:
     name = source.name.removeprefix("source_")
     return RelationalStage(
         name=fn.__name__,
-        version=1,
+        version=version,
         fn=fn,
         params=IngestParams,
         section="ingest",
@@ -188,6 +196,7 @@ SEEDS_STAGE = _stage(
     INTEREST_SEEDS,
     REJECTED_INTEREST_SEEDS,
     "interest_seeds.l1_interests",
+    version=2,
 )
 IMAGE_SEEDS_STAGE = _stage(
     ingest_image_interest_seeds,

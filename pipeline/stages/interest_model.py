@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.kernels.align import positions_of
 from pipeline.kernels.interests import InterestModel
@@ -46,13 +48,26 @@ def seed_vectors(seeds: pa.Table, embeddings: pa.Table) -> tuple[pa.Table, pa.Ar
     return seeds.filter(pa.array(at >= 0)), vectors
 
 
-def group_codes(texts: list[str]) -> NDArray[np.int64]:
-    """Group of each text for the folds: words in order without plural endings.
+def group_codes(
+    texts: list[str], source_nodes: Sequence[Sequence[str]] | None = None
+) -> NDArray[np.int64]:
+    """Group of each text for the folds: connected by a common lemma or a common source node.
 
-    So that "cat" and "cats" never stand on both sides of a fold.
+    So that neither "cat" and "cats" nor two words of one node ever stand on both sides of a fold.
+
+    Args:
+        texts: normalised; a lemma is its words in order without plural endings.
+        source_nodes: nodes of each text; None groups by lemma alone.
     """
-    keys = [" ".join(_stem(word) for word in text.split()) for text in texts]
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    lemmas = [("lemma", " ".join(_stem(word) for word in text.split())) for text in texts]
+    nodes = source_nodes or [()] * len(texts)
+    keys = [[lemma, *(("node", n) for n in of)] for lemma, of in zip(lemmas, nodes, strict=True)]
+    code: dict[tuple[str, str], int] = {}
+    column = [code.setdefault(key, len(code)) for of in keys for key in of]
+    row = np.repeat(np.arange(len(texts)), [len(of) for of in keys])
+    num = len(texts) + len(code)
+    links = coo_array((np.ones(len(row)), (row, np.array(column, int) + len(texts))), (num, num))
+    return connected_components(links, directed=False)[1][: len(texts)].astype(np.int64)
 
 
 def _stem(word: str) -> str:

@@ -115,7 +115,7 @@ def _fit_terms(
         np.arange(seeds.num_rows),
         features_of(vectors, None, names),
         has_interests(seeds["l1_interests"], names),
-        group_codes(seeds["text"].to_pylist()),
+        group_codes(seeds["text"].to_pylist(), seeds["source_nodes"].to_pylist()),
         names,
         _settings(params),
     )
@@ -124,7 +124,7 @@ def _fit_terms(
 
 STAGE = RelationalStage(
     name="train_image_classifier",
-    version=1,
+    version=2,
     fn=train_image_classifier,
     params=ClassifyImagesParams,
     section="classify_images",

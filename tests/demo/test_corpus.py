@@ -192,10 +192,17 @@ def test_seed_terms_cover_the_taxonomy():
     assert len(names) == 24
     assert names == sorted(set(names))
     with (TAXONOMY / "interest_seed_terms.csv").open(newline="") as file:
-        rows = [(r["text"], r["l1_interest"]) for r in csv.DictReader(file)]
+        given = list(csv.DictReader(file))
+    rows = [(r["text"], r["l1_interest"]) for r in given]
     assert len(set(rows)) == len(rows)
     assert all(text == normalise_term(text) and text for text, _ in rows)
     counts = Counter(interest for _, interest in rows)
+    assert counts.pop("none") >= 40  # terms of no interest
     assert set(counts) == set(names)
     assert min(counts.values()) >= 40
     assert {i for t, i in rows if t == "jaguar"} == {"animals", "vehicles"}
+    assert len({r["text"] for r in given}) == len({(r["text"], r["source_node"]) for r in given})
+    with (TAXONOMY / "interest_nodes.csv").open(newline="") as file:
+        nodes = {r["source_node"]: r["l1_interests"].split(";") for r in csv.DictReader(file)}
+    assert {r["source_node"] for r in given} == set(nodes)
+    assert {name for of in nodes.values() for name in of} == {*names, "none"}

@@ -3,8 +3,10 @@
 import pyarrow as pa
 
 from pipeline.kernels.ingest_terms import (
+    NO_INTEREST,
     check_blocked,
     check_interactions,
+    check_interest_seeds,
     check_interests,
     check_terms,
 )
@@ -107,6 +109,35 @@ def test_interests_by_hand() -> None:
     ids = pa.table({"term_id": pa.array([4, None], pa.int32()), "l1_interest": ["Animals"] * 2})
     by_id = check_interests(ids, "term_id", TAXONOMY)
     assert by_id.valid.to_pylist() == [{"term_id": 4, "l1_interests": ["Animals"]}]
+
+
+def test_interest_seeds_by_hand() -> None:
+    rows = [
+        ("Cat", "Animals", "pets"),
+        ("cat ", "Vehicles", " wild "),
+        ("cat", "animals", "pets"),
+        ("cat", "boats", None),
+        ("walk", "none", "verbs"),
+        ("van", "Vehicles", None),
+        ("tram", "?", "rail"),
+    ]
+    columns = zip(*rows, strict=True)
+    table = pa.table(dict(zip(("text", "l1_interest", "source_node"), columns, strict=True)))
+    got = check_interest_seeds(table, TAXONOMY)
+    assert got.valid.to_pylist() == [
+        {"text": "cat", "l1_interests": ["Animals", "Vehicles"], "source_nodes": ["pets", "wild"]},
+        {"text": "van", "l1_interests": ["Vehicles"], "source_nodes": []},
+        {"text": "walk", "l1_interests": [NO_INTEREST], "source_nodes": ["verbs"]},
+    ]
+    assert reasons(got) == [
+        ("cat/animals", "merged"), ("cat/boats", "unknown_interest"),
+        ("tram/?", "unknown_interest"),
+    ]  # fmt: skip
+    turned = check_interest_seeds(table.take(pa.array([6, 4, 2, 0, 1, 3, 5])), TAXONOMY)
+    assert turned.valid.equals(got.valid)
+    bare = table.set_column(2, "source_node", pa.nulls(7, pa.string()))
+    nodes = check_interest_seeds(bare, TAXONOMY).valid["source_nodes"].to_pylist()
+    assert nodes == [[], [], []]
 
 
 def test_interactions_add_up() -> None:

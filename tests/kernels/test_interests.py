@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from pipeline.kernels.calibration import best_f1_threshold, fit_calibration
 from pipeline.kernels.interest_inputs import assign_folds, image_features
-from pipeline.kernels.interest_report import held_out_report
+from pipeline.kernels.interest_report import held_out_report, report_table
 from pipeline.kernels.interests import (
     InterestModel,
     InterestSettings,
@@ -21,6 +21,8 @@ from pipeline.kernels.interests import (
     predict,
 )
 
+KERNEL = {"gamma": 0.05, "regularisation": 3.0}
+"""Settings of the kernel classifier."""
 NAMES = ("animals", "food", "travel", "weak", "none", "single")
 SETTINGS = InterestSettings(
     num_folds=4, regularisation=0.1, calibration="platt", max_iterations=200, seed=0
@@ -40,9 +42,13 @@ def planted(n=1000, d=12, seed=0, noise=1.0):
     return np.arange(n) + 100, x, y, np.arange(n) // 2
 
 
-@pytest.fixture(scope="module")
-def model():
-    return fit(*planted(), NAMES, SETTINGS)
+@pytest.fixture(scope="module", params=("logistic", "kernel"))
+def model(request):
+    return fit(*planted(), NAMES, settings_of(request.param))
+
+
+def settings_of(kind):
+    return replace(SETTINGS, **KERNEL) if kind == "kernel" else SETTINGS
 
 
 def test_recovers_planted_interests_and_reports_what_fresh_data_shows(model):
@@ -72,7 +78,8 @@ def test_probabilities_are_calibrated(model):
 
 def test_interests_without_seeds_never_fire(model):
     report = model.report.to_pylist()
-    assert [r["status"] for r in report] == ["ok"] * 4 + ["too_few_seeds"] * 2
+    status = ["ok"] * 4 + ["too_few_seeds"] * 2 + ["macro_average"]
+    assert [r["status"] for r in report] == status
     assert report[4]["f1"] is None
     p = predict(model, planted()[1])
     assert (p[:, 4:] == 0).all()
@@ -93,10 +100,12 @@ def test_fallback_gives_only_the_uncategorised_their_best(model):
     assert picky.sum(axis=1).tolist() == [1, 1, 0]
 
 
-def test_input_order_and_company_do_not_matter(model):
+@pytest.mark.parametrize("kind", ["logistic", "kernel"])
+def test_input_order_and_company_do_not_matter(kind):
+    model = fit(*planted(), NAMES, settings_of(kind))
     ids, x, y, groups = planted()
     p = np.random.default_rng(1).permutation(len(ids))
-    turned = fit(ids[p], x[p], y[p], groups[p], NAMES, SETTINGS)
+    turned = fit(ids[p], x[p], y[p], groups[p], NAMES, settings_of(kind))
     assert turned.to_json() == model.to_json()
     whole = predict(model, x)
     assert np.array_equal(
@@ -105,17 +114,19 @@ def test_input_order_and_company_do_not_matter(model):
 
 
 @pytest.mark.parametrize("kind", ["platt", "isotonic"])
-def test_model_is_json(kind):
+@pytest.mark.parametrize("of", ["logistic", "kernel"])
+def test_model_is_json(kind, of):
     ids, x, y, groups = planted(n=200)
-    model = fit(ids, x, y, groups, NAMES, replace(SETTINGS, calibration=kind))
+    model = fit(ids, x, y, groups, NAMES, replace(settings_of(of), calibration=kind))
     again = InterestModel.from_json(json.dumps(json.loads(model.to_json())))
     assert np.array_equal(predict(model, x), predict(again, x))
     assert again.report.equals(model.report)
     assert again.to_json() == model.to_json()
 
 
-def test_weights_equal_scikit_learn_on_raw_features(model):
+def test_weights_equal_scikit_learn_on_raw_features():
     _, x, y, _ = planted()
+    model = fit(*planted(), NAMES, SETTINGS)
     z = (x - x.mean(0)) / x.std(0)
     oracle = LogisticRegression(C=0.1, class_weight="balanced", max_iter=200).fit(z, y[:, 0])
     np.testing.assert_allclose(
@@ -153,12 +164,25 @@ def test_copies_of_a_text_do_not_inflate_the_report():
     assert leaky.report["average_precision"][0].as_py() > 0.9
 
 
+def test_macro_row_is_the_mean_of_those_that_are_ok(model):
+    *rows, macro = model.report.to_pylist()
+    good = [row for row in rows if row["status"] == "ok"]
+    assert (macro["l1_interest"], macro["status"]) == ("macro_average", "macro_average")
+    for key in ("precision", "recall", "f1", "average_precision"):
+        assert macro[key] == pytest.approx(np.mean([row[key] for row in good]))
+    assert macro["num_seeds"] == sum(row["num_seeds"] for row in rows)
+    _, _, y, groups = planted()
+    assert rows[0]["num_groups"] == len(set(groups[y[:, 0]])) < rows[0]["num_seeds"]
+    assert report_table([]).to_pylist()[0]["f1"] is None
+
+
 def test_report_by_hand():
     # In each fold the best cut takes 3.1, 3, 2.9 (wrong) and -2.8: F1 6/7, against 0.8 above 2.9.
     value = np.array([-3, -2.9, -2.8, 3, 3.1, 2.9] * 2)
     y = np.array([False, False, True, True, True, False] * 2)
-    row = held_out_report("x", value, y, np.repeat([0, 1], 6).astype(np.int32), "platt", 0.5)
-    assert (row.num_seeds, row.status) == (6, "ok")
+    fold = np.repeat([0, 1], 6).astype(np.int32)
+    row = held_out_report("x", value, y, np.arange(12) // 2, fold, "platt", 0.5)
+    assert (row.num_seeds, row.num_groups, row.status) == (6, 4, "ok")
     assert row.precision == pytest.approx(6 / 8)
     assert row.recall == 1
     assert row.f1 == pytest.approx(6 / 7)

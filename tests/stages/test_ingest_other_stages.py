@@ -220,7 +220,8 @@ def test_taxonomy_and_seeds(spark, tmp_path):
     given = {INTERESTS: tables["interests"]}
     stage = ingest_interests.SEEDS_STAGE
     _, manifest, tables = run_stage(spark, tmp_path / "seeds", stage, given, inputs=inputs)
-    assert tables["interest_seeds"] == [{"text": "cat", "l1_interests": found}]
+    (seed,) = tables["interest_seeds"]
+    assert seed == {"text": "cat", "l1_interests": found, "source_nodes": []}
     reasons = {
         "empty_key": ["/animals"],
         "merged": ["cat/ANIMALS"],

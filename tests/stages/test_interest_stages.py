@@ -1,11 +1,18 @@
 """Interest classifiers of terms and of images on planted, separable embeddings."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from given import run_stage
 
 from pipeline.config.labels import ClassifyImagesParams, ClassifyTermsParams
-from pipeline.stages import classify_images, classify_terms, train_image_classifier
+from pipeline.kernels.interests import InterestModel
+from pipeline.stages import (
+    classify_images,
+    classify_terms,
+    train_image_classifier,
+    train_term_classifier,
+)
 from pipeline.stages.interest_model import group_codes
 from pipeline.stages.train_term_classifier import STAGE as TRAIN_TERMS
 from schemas.ingested import (
@@ -51,9 +58,10 @@ def interest_rows():
     return {
         INTERESTS: [{"l1_interest": name} for name in NAMES],
         INTEREST_SEEDS: [
-            {"text": text, "l1_interests": [NAMES[a] for a in axes]} for text, axes in seeds.items()
+            {"text": text, "l1_interests": [NAMES[a] for a in axes], "source_nodes": []}
+            for text, axes in seeds.items()
         ]
-        + [{"text": "no embedding", "l1_interests": ["food"]}],
+        + [{"text": "no embedding", "l1_interests": ["food"], "source_nodes": []}],
         TEXT_EMBEDDINGS: [{"text": t, "embedding": v} for t, v in texts.items()],
         TERMS: [
             {"term_id": t, "text": text, "language": "en", "canonical_term_id": t}
@@ -82,7 +90,10 @@ def classify(spark, root, model, **options):
 
 def test_report_tells_which_interests_can_be_learned(term_model):
     report = {r["l1_interest"]: r for r in term_model["term_interest_report"]}
-    assert list(report) == list(NAMES)
+    assert list(report) == sorted([*NAMES, "macro_average"])
+    macro = report["macro_average"]
+    assert (macro["status"], macro["num_seeds"], macro["num_groups"]) == ("macro_average", 72, 72)
+    assert macro["f1"] == pytest.approx(np.mean([report[n]["f1"] for n in NAMES[:3]]))
     for name in NAMES[:3]:
         assert report[name]["status"] == "ok"
         assert report[name]["f1"] > 0.9
@@ -115,11 +126,56 @@ def test_fallback_gives_the_best_interest_if_it_is_likely_enough(spark, tmp_path
     assert [r["term_id"] for r in tables["uncategorised_terms"]] == [12, 13]
 
 
+def test_a_vector_of_zeros_is_no_embedding(term_model):
+    rows = interest_rows()
+    texts = [r | {"embedding": bytes(4 * WIDTH)} if r["text"] == "term 3" else r
+             for r in rows[TEXT_EMBEDDINGS]]  # fmt: skip
+    terms, embeddings, model = (
+        pa.Table.from_pylist(given, schema=table.arrow_schema)
+        for table, given in (
+            (TERMS, rows[TERMS]),
+            (TEXT_EMBEDDINGS, texts),
+            (TERM_INTEREST_MODEL, term_model["term_interest_model"]),
+        )
+    )
+    params = ClassifyTermsParams()
+    state = classify_terms.prepare(model, embeddings, params)
+    result = classify_terms.classify_batch(terms, state, params)
+    assert result.tables["uncategorised_terms"].to_pylist() == [
+        {"term_id": t, "reason": "no_embedding"} for t in (3, 13)
+    ]
+
+
+def test_seeds_above_the_limit_are_drawn_whatever_their_order():
+    rows = interest_rows()
+    seeds, names, texts = (
+        pa.Table.from_pylist(rows[t], schema=t.arrow_schema)
+        for t in (INTEREST_SEEDS, INTERESTS, TEXT_EMBEDDINGS)
+    )
+    params = ClassifyTermsParams(max_seeds=40)
+    models = [
+        train_term_classifier.fit_seeds(given, names, texts, params)
+        for given in (seeds, seeds.take(pa.array(range(seeds.num_rows)[::-1])))
+    ]
+    assert models[0].equals(models[1])
+    report = InterestModel.from_json(models[0]["model"][0].as_py()).report.to_pylist()
+    assert 30 < report[-1]["num_seeds"] < 50
+
+
 def test_forms_of_a_word_are_one_group():
     codes = group_codes(["cat", "cats", "big cats", "berry", "berries", "glass", "bus"]).tolist()
     assert codes[0] == codes[1] != codes[2]
     assert codes[3] == codes[4]
     assert len(set(codes)) == 5
+
+
+def test_texts_of_one_node_are_one_group():
+    texts = ["cat", "dog", "cats", "van", "bus", "tree"]
+    nodes = [["pets"], ["wild"], ["wild"], ["road"], ["road", "rail"], []]
+    codes = group_codes(texts, nodes).tolist()
+    assert codes[0] == codes[1] == codes[2]  # the node of the plural links them
+    assert codes[3] == codes[4]
+    assert len(set(codes)) == 3
 
 
 def images():
@@ -211,7 +267,8 @@ def test_a_bucket_without_images_gives_no_rows():
 
 def test_seeds_without_embeddings_are_an_error(spark, tmp_path):
     rows = pick(interest_rows(), INTERESTS, TEXT_EMBEDDINGS)
-    rows[INTEREST_SEEDS] = [{"text": "unheard of", "l1_interests": ["food"]}]
+    seed = {"text": "unheard of", "l1_interests": ["food"], "source_nodes": []}
+    rows[INTEREST_SEEDS] = [seed]
     with pytest.raises(Exception, match="no seed text has an embedding"):
         run_stage(spark, tmp_path / "terms", TRAIN_TERMS, rows)
     rows[IMAGE_TEXT_EMBEDDINGS] = images()[1]
