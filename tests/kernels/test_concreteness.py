@@ -24,7 +24,8 @@ SETTINGS = ProbeSettings(
         validation_share=0.0,
         batch_size=64, min_batch_size=16, batches_per_epoch=4,
     ),
-    hidden=16, epochs=12, fold_epochs=12, patience=0, min_improvement=0.0, learning_rate=3e-3, fold_learning_rate=3e-3, epsilon=1e-8,
+    hidden=16, epochs=12, fold_epochs=12, patience=0, min_improvement=0.0, learning_rate=3e-3,
+    fold_learning_rate=3e-3, epsilon=1e-8,
     weight_decay=0.0, ridge_alpha=1.0, confidence=0.95, seed=3, probes_per_batch=32,
 )  # fmt: skip
 
