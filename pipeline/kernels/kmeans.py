@@ -90,7 +90,7 @@ def cluster_terms(
         return Clustering(none, none, np.zeros(0, np.float32), x[:0], np.zeros(0, np.float64))
     first, copy_of = _distinct(x)
     points = x[first] - x[first].mean(axis=0, dtype=np.float64).astype(np.float32)
-    mass = np.bincount(copy_of, w)
+    mass = np.asarray(np.bincount(copy_of, w), np.float64)
     k = min(k, len(points))
     best: Clustering | None = None
     with threadpool_limits(limits=1):  # sums of a matrix product differ with the number of threads
@@ -192,7 +192,7 @@ def _canonical(
         cluster,
         np.sqrt(square).astype(np.float32),
         centroids.astype(np.float32),
-        np.bincount(cluster, weights * square),
+        np.asarray(np.bincount(cluster, weights * square), np.float64),
     )
 
 

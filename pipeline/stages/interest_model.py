@@ -67,7 +67,8 @@ def group_codes(
     row = np.repeat(np.arange(len(texts)), [len(of) for of in keys])
     num = len(texts) + len(code)
     links = coo_array((np.ones(len(row)), (row, np.array(column, int) + len(texts))), (num, num))
-    return connected_components(links, directed=False)[1][: len(texts)].astype(np.int64)
+    component = connected_components(links, directed=False)[1]
+    return np.asarray(component[: len(texts)], np.int64)
 
 
 def _stem(word: str) -> str:
