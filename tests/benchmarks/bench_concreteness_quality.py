@@ -5,8 +5,8 @@ tenth term all of them. The true share of a term is the share of its photos that
 it came out. The score is C1's: top-1 accuracy on balanced held-out items. It says whether a term is
 visually predictable; its correlation with human concreteness norms is reported, not sought.
 
-Peers get the same photos and terms: scikit-learn's MLP on one 80/20 split, the ridge probe in the
-same protocol, the accuracy of the nearest neighbour by cosine.
+Peers get the same photos and terms: scikit-learn's MLP in five folds, the ridge probe in our
+protocol, the accuracy of the nearest neighbour by cosine.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ def test_gain_by_hand():
     assert gain(share, share) == pytest.approx(1)
     assert gain(share, -share) < -0.5
     assert abs(gain(share, rng.random(4000))) < 0.05
+    rare = np.repeat([1.0, 0.0], [400, 3600])  # by hand: 0.156 and -0.097
+    assert -0.75 < gain(rare, -rare) < -0.5
     # A score that only tells the upper half from the lower gains half of the oracle's at 50%.
     assert 0.6 < gain(share, (share > 0.5) * 1.0) < 0.95
 
