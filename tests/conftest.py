@@ -36,6 +36,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         cores=2, driver_memory="2g", num_buckets=2, shuffle_partitions=4, arrow_batch_rows=1000
     )
     session = open_session("tests", settings, scratch)
+    # Workers find the literal rows that test modules import.
+    session.sparkContext.addPyFile(str(REPOSITORY / "tests" / "label_rows.py"))
     # Tables of a handful of rows: what helps big plans only costs time here.
     session.conf.set("spark.sql.adaptive.enabled", "false")
     session.conf.set("spark.sql.codegen.wholeStage", "false")

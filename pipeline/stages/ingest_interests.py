@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.ingest import IngestParams
-from pipeline.kernels.ingest_terms import (
+from pipeline.kernels.ingest_interests import (
     check_interactions,
     check_interest_seeds,
     check_interests,

@@ -25,7 +25,7 @@ from sklearn.metrics import f1_score
 from benchmarks.harness import Measurement, Size, in_process, say
 from pipeline.config.ingest import EmbedTextsParams
 from pipeline.config.labels import ClassifyTermsParams
-from pipeline.kernels.ingest_terms import NO_INTEREST, check_interest_seeds
+from pipeline.kernels.ingest_interests import NO_INTEREST, check_interest_seeds
 from pipeline.kernels.interest_report import MACRO
 from pipeline.kernels.interests import InterestModel, InterestSettings, assign, fit, predict
 from pipeline.stages.embed_terms import load_encoder

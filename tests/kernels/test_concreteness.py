@@ -5,36 +5,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from planted_probes import (
+    DIM,
+    SETTINGS,
+    image_hashes,
+    mixed_support,
+    planted,
+    scores,
+    with_splits,
+)
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from pipeline.kernels import concreteness as kernel
-from pipeline.kernels.concreteness import ProbeSettings, SplitSettings, score_terms
+from pipeline.kernels.concreteness import score_terms
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
-from pipeline.kernels.hashing import hash_ints
-
-DIM = 12
-SETTINGS = ProbeSettings(
-    method="mlp", precision="fp32", device="cpu", max_positives=150, min_positives=10,
-    splits=SplitSettings(
-        test_share=0.2, folds_below=60, num_folds=5, num_repeats=1, max_repeated_rows=10**6,
-        validation_share=0.0,
-        batch_size=64, min_batch_size=16, batches_per_epoch=4,
-    ),
-    hidden=16, epochs=12, fold_epochs=12, patience=0, min_improvement=0.0, learning_rate=3e-3,
-    fold_learning_rate=3e-3, epsilon=1e-8,
-    weight_decay=0.0, ridge_alpha=1.0, confidence=0.95, seed=3, probes_per_batch=32,
-)  # fmt: skip
-
 
 STOPS_EARLY = {"patience": 2, "min_improvement": 0.002, "epochs": 12}
-
-
-def with_splits(settings, **changes):
-    return replace(settings, splits=replace(settings.splits, **changes))
 
 
 def stopping(settings):
@@ -48,36 +38,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def image_hashes(ids):
-    return hash_ints(np.asarray(ids), 0, "image")
-
-
-def planted(num_terms=30, support=120, seed=0, pool_size=1500):
-    """Terms whose positives are shifted by a growing amount, in a plane's two opposite directions
-    for every third (not linearly separable). The pool carries no term."""
-    rng = np.random.default_rng(seed)
-    strength = np.linspace(0, 5, num_terms)
-    owner, vectors = [], []
-    for t in range(num_terms):
-        direction = rng.normal(size=DIM)
-        direction /= np.linalg.norm(direction)
-        x = rng.normal(size=(support, DIM))
-        sign = rng.choice([-1, 1], (support, 1)) if t % 3 == 2 else 1.0
-        owner.append(np.full(support, t, np.int32))
-        vectors.append(x + sign * strength[t] * direction)
-    owner = np.concatenate(owner)
-    ids = image_hashes(np.arange(len(owner)) + 10**6)
-    pool_x = rng.normal(size=(pool_size, DIM)).astype(np.float32)
-    pool = NegativePool.build(
-        image_hashes(np.arange(pool_size)), pool_x, np.zeros(pool_size + 1, int), np.zeros(0, int)
-    )
-    return strength, owner, ids, np.concatenate(vectors).astype(np.float32), pool
-
-
-def scores(table):
-    return np.array(table["concreteness"].to_pylist(), float)
 
 
 def sklearn_score(x, y, is_test):
@@ -111,15 +71,6 @@ def test_ranks_terms_as_scikit_learn_does_and_tells_concrete_from_abstract():
     linear = np.arange(30) % 3 != 2
     assert spearmanr(ridge[linear], strength[linear]).statistic >= 0.9
     assert ridge[29] < 0.6 < 0.7 < ours[29]  # two opposite directions: only the MLP sees them
-
-
-def mixed_support():
-    """Supports that give several shapes, folds, and both kinds of refusal."""
-    _, owner, ids, x, pool = planted(num_terms=9, support=150, seed=5, pool_size=600)
-    keep = np.array([150, 150, 90, 90, 61, 40, 40, 12, 3])
-    rank = np.concatenate([np.arange(150)] * 9)
-    rows = rank < keep[owner]
-    return owner[rows], ids[rows], x[rows], pool
 
 
 @pytest.mark.parametrize("method", ["mlp", "early stop", "repeats", "ridge"])
@@ -243,64 +194,3 @@ def test_more_positives_than_wanted_takes_the_lowest_hashes(monkeypatch):
     assert list(seen[0].sides[0][1]) == list(order[:100])
     assert row["num_positives"].to_pylist() == [100]
     assert row["num_test"].to_pylist() == [40]
-
-
-def test_repeats_use_other_negatives_and_folds_and_count_each_item_once(monkeypatch):
-    _, owner, ids, x, pool = planted(num_terms=2, support=40)
-    seen = []
-    real = kernel._mlp_hits
-    monkeypatch.setattr(kernel, "_mlp_hits", lambda p, s: seen.extend(p) or real(p, s))
-    settings = with_splits(SETTINGS, num_repeats=3)
-    table = score_terms(np.arange(2), owner, ids, x, pool, settings)
-    assert table["num_test"].to_pylist() == [80, 80]
-    mine = [p for p in seen if p.key[0] == 1]
-    assert sorted(p.key for p in mine) == [(1, f, r) for f in range(5) for r in range(3)]
-    drawn = {p.key[2]: p.sides[1][1] for p in mine}
-    assert len(np.unique(np.concatenate(list(drawn.values())))) == 120
-    folds = {p.key[1:]: p.plan.test.tolist() for p in mine}
-    assert folds[0, 0] != folds[0, 1] != folds[0, 2]
-    once = score_terms(np.arange(2), owner, ids, x, pool, SETTINGS)
-    rows, single = table.to_pylist(), once.to_pylist()
-    for row, one in zip(rows, single, strict=True):
-        hits = row["concreteness"] * 240
-        assert hits == pytest.approx(round(hits), abs=1e-6)
-        assert abs(row["concreteness"] - one["concreteness"]) < 0.15
-        p = row["concreteness"]
-        assert row["standard_error"] == pytest.approx((p * (1 - p) / 80) ** 0.5)
-
-
-def test_a_small_pool_gives_overlapping_negatives_to_repeats():
-    owner, ids, x, _ = mixed_support()
-    small = NegativePool.build(
-        image_hashes(np.arange(60)), np.random.default_rng(0).normal(size=(60, DIM)),
-        np.zeros(61, int), np.zeros(0, int),
-    )  # fmt: skip
-    few = owner == 5  # 40 positives: folds
-    settings = with_splits(SETTINGS, num_repeats=3)
-    row = score_terms(np.array([5]), *(a[few] for a in (owner, ids, x)), small, settings)
-    assert (row["num_positives"][0].as_py(), row["num_test"][0].as_py()) == (40, 80)
-
-
-def test_every_fold_of_every_round_has_negatives_of_its_own_where_the_pool_allows(monkeypatch):
-    owner, ids, x, pool = mixed_support()
-    settings = with_splits(replace(SETTINGS, epochs=1), num_repeats=2)
-    seen = {}
-    real = kernel._mlp_hits
-
-    def spy(probes, settings):
-        for probe in probes:
-            seen.setdefault(probe.key[0], []).append(set(probe.sides[1][1].tolist()))
-        return real(probes, settings)
-
-    monkeypatch.setattr(kernel, "_mlp_hits", spy)
-    score_terms(np.arange(9), owner, ids, x, pool, settings)
-    probes = seen[5]  # 40 positives, 2 x 5 folds: 400 of the pool's 600
-    assert len(probes) == 10
-    assert [len(rows) for rows in probes] == [40] * 10
-    assert len(set.union(*probes)) == 400
-    small = NegativePool.build(
-        pool.image_hashes[:70], np.asarray(pool.features[:70]), np.zeros(71, int), np.zeros(0, int)
-    )
-    seen.clear()
-    score_terms(np.arange(9), owner, ids, x, small, settings)
-    assert [len(rows) for rows in seen[5]] == [40] * 10

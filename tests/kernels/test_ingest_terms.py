@@ -2,14 +2,13 @@
 
 import pyarrow as pa
 
-from pipeline.kernels.ingest_terms import (
+from pipeline.kernels.ingest_interests import (
     NO_INTEREST,
-    check_blocked,
     check_interactions,
     check_interest_seeds,
     check_interests,
-    check_terms,
 )
+from pipeline.kernels.ingest_terms import check_blocked, check_terms
 from pipeline.kernels.row_checks import Checked
 
 TAXONOMY = ["Food and drinks", "Vehicles", "Animals"]

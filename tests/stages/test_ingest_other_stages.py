@@ -230,7 +230,7 @@ def test_taxonomy_and_seeds(spark, tmp_path):
         "empty_text": ["\u200b/animals"],
     }
     assert why(tables["rejected_interest_seeds"]) == reasons
-    check_ledger(manifest, 7, 1, reasons)
+    check_ledger(manifest, 7, 2, reasons)
 
 
 INTEREST_STAGES = {
