@@ -195,8 +195,8 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
         "",
         "## All runs",
         "",
-        "| bench | size | commit | ratio | quality |",
-        "| --- | --- | --- | --- | --- |",
+        "| bench | size | commit | ratio |",
+        "| --- | --- | --- | --- |",
     ]
     for record in records:
         cells = (
@@ -204,7 +204,6 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
             str(record["size"].get("size", "")),
             f"`{record['commit']}`",
             _pairs(record["ratio"]),
-            _pairs(record["quality"]),
         )
         parts.append("| " + " | ".join(cells) + " |")
     return "\n".join(parts) + "\n"
