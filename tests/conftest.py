@@ -45,6 +45,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch, as in a Spark task: on several, sums may differ in their last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """Folder of pyproject.toml."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from pipeline.kernels.vectors import row_products
 

@@ -3,7 +3,7 @@
 Cost at 1.329 billion images: does not depend on them; 218,879 terms of up to 1,000 + 1,000 examples
 of 256 dimensions at some 40 terms a second and core, 1.5 core-hours (all 20 epochs: 20 terms;
 ridge: 130; measured on 192 terms, two AVX2 cores). A task holds the pool (10^5 images, 100 MB
-prepared), a slice of 32,768 positives and ``probes_per_batch`` probes: under 1 GiB. A killed run
+prepared), a slice of 32,768 positives and ``probes_per_batch`` probes: about 1 GiB. A killed run
 goes on after the last finished slice.
 """
 

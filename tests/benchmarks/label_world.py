@@ -145,7 +145,7 @@ def _small_tables() -> list[tuple[Table, pa.Table]]:
 
 def _rows(table: Table, **columns: object) -> pa.Table:
     """Rows of a contract; columns that are not given hold zero, an empty text or list."""
-    num = len(next(iter(columns.values())))  # type: ignore[arg-type]
+    num = len(next(iter(columns.values())))
     arrays = []
     for field in table.arrow_schema:
         if field.name in columns:

@@ -133,7 +133,7 @@ def encode(pictures: Sequence[bytes]) -> NDArray[np.float32]:
 
 
 @functools.cache
-def _encoder():  # type: ignore[no-untyped-def]
+def _encoder():
     from pipeline.kernels.encode_images import load_image_encoder
 
     return load_image_encoder(ENCODER, IMAGE_SIZE)

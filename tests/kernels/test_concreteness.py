@@ -24,20 +24,14 @@ from pipeline.kernels.concreteness import score_terms
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STOPS_EARLY = {"patience": 2, "min_improvement": 0.002, "epochs": 12}
 
 
 def stopping(settings):
     splits = replace(settings.splits, validation_share=0.15)
     return replace(settings, splits=splits, **STOPS_EARLY)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sklearn_score(x, y, is_test):

@@ -4,20 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from planted_probes import DIM, SETTINGS, image_hashes, mixed_support, planted, with_splits
 
 from pipeline.kernels import concreteness as kernel
 from pipeline.kernels.concreteness import score_terms
 from pipeline.kernels.concreteness_sampling import NegativePool
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_repeats_use_other_negatives_and_folds_and_count_each_item_once(monkeypatch):

@@ -10,15 +10,9 @@ from pipeline.kernels import concreteness_mlp as mlp
 from pipeline.kernels.concreteness_mlp import initial_parameters
 from pipeline.kernels.concreteness_train import MlpSettings, Shape, train_mlps
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIM = 12
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Given:
