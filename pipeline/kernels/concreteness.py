@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
@@ -63,22 +64,24 @@ class _Probe:
 
     def load(self, x_SRD: Tensor, mask_SR: Tensor, x_VD: Tensor, mask_V: Tensor) -> None:
         """Rows of training and validation; see `concreteness_train.Probe`."""
-        for step, ranks in enumerate(self.plan.train):
-            self.gather(ranks, x_SRD[step], mask_SR[step])
+        self.gather(self.plan.train, x_SRD, mask_SR)
         if len(x_VD):
-            self.gather(self.plan.validation, x_VD, mask_V)
+            self.gather(self.plan.validation[None], x_VD[None], mask_V[None])
 
-    def gather(self, ranks: NDArray[np.int32], x_RD: Tensor, mask_R: Tensor) -> None:
-        """Rows of the given ranks, positives in the first half, zeros where a rank is -1."""
-        half = len(ranks)
+    def gather(self, ranks: NDArray[np.int32], x_SRD: Tensor, mask_SR: Tensor) -> None:
+        """Rows of the given ranks (S, R / 2), positives in the first half of each step, zeros where
+        a rank is -1."""
+        half = ranks.shape[1]
+        is_row = torch.from_numpy(ranks >= 0)
         for side, (matrix, rows) in enumerate(self.sides):
+            of_side = slice(side * half, (side + 1) * half)
+            mask_SR[:, of_side] = is_row
             index = torch.from_numpy(np.where(ranks >= 0, rows[ranks], len(matrix) - 1))
-            part = x_RD[side * half : (side + 1) * half]
-            if part.dtype == matrix.dtype and part.device == matrix.device:
-                torch.index_select(matrix, 0, index, out=part)
-            else:
-                part.copy_(torch.index_select(matrix, 0, index))
-            mask_R[side * half : (side + 1) * half] = torch.from_numpy(ranks >= 0)
+            for of_step, part in zip(index, x_SRD[:, of_side], strict=True):
+                if part.dtype == matrix.dtype and part.device == matrix.device:
+                    torch.index_select(matrix, 0, of_step, out=part)
+                else:
+                    part.copy_(torch.index_select(matrix, 0, of_step))
 
 
 def score_terms(
@@ -124,9 +127,10 @@ def score_terms(
     probes.sort(key=lambda p: (p.plan.is_fold, p.plan.shape, p.key))
     for _, same_shape in groupby(probes, key=lambda p: (p.plan.is_fold, p.plan.shape)):
         group = list(same_shape)
-        for at, hits in score(group, settings):
-            correct[group[at].term_index] += hits
-            tested[group[at].term_index] += 2 * int((group[at].plan.test >= 0).sum())
+        with threadpool_limits(limits=1, user_api="blas"):  # small products; tasks fill the cores
+            for at, hits in score(group, settings):
+                correct[group[at].term_index] += hits
+                tested[group[at].term_index] += 2 * int((group[at].plan.test >= 0).sum())
     return score_table(terms, correct, tested, repeats, used, status, settings)
 
 
@@ -232,16 +236,15 @@ def _ridge_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[t
     rows, num_features = steps * 2 * half, probes[0].sides[0][0].shape[1]
     target_SR = torch.ones(steps, 2 * half)
     target_SR[:, half:] = -1
-    size = max(2, min(settings.probes_per_batch, len(probes)))
+    size = min(settings.probes_per_batch, len(probes))
     x_BSRD = torch.zeros(size, steps, 2 * half, num_features, device=settings.device)
     mask_BSR = torch.zeros(size, steps, 2 * half)
     nothing = torch.zeros(0, num_features), torch.zeros(0)
     for first in range(0, len(probes), size):
         chunk = probes[first : first + size]
-        # The product of a single matrix takes another path, with other rounding: two at least.
-        for slot, probe in enumerate(chunk if len(chunk) > 1 else [*chunk, *chunk]):
+        num = len(chunk)
+        for slot, probe in enumerate(chunk):
             probe.load(x_BSRD[slot], mask_BSR[slot], *nothing)
-        num = max(2, len(chunk))
         w_BD, bias_B = fit_ridge(
             x_BSRD[:num].view(num, rows, num_features),
             target_SR.to(settings.device).view(1, rows).expand(num, rows),
@@ -257,7 +260,7 @@ def _test_rows(probe: _Probe, device: str) -> tuple[Tensor, Tensor]:
     rows = 2 * len(probe.plan.test)
     x_RD = torch.empty(rows, probe.sides[0][0].shape[1], device=device)
     mask_R = torch.empty(rows)
-    probe.gather(probe.plan.test, x_RD, mask_R)
+    probe.gather(probe.plan.test[None], x_RD[None], mask_R[None])
     return x_RD, mask_R
 
 

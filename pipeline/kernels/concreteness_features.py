@@ -74,12 +74,19 @@ class Preparation:
     def apply(self, raw: NDArray[np.floating]) -> NDArray[np.float32]:
         """Features, float32 (n + 1, c); the last row is zero, for padding."""
         out = np.zeros((len(raw) + 1, self.width), np.float32)
-        np.subtract(_unit_rows(raw), self.mean, out=out[:-1], casting="same_kind")
-        out[:-1] /= self.scale
+        rows = out[:-1]
+        np.multiply(raw, _inverse_lengths(raw)[:, None], out=rows, casting="same_kind")
+        rows -= self.mean
+        rows /= self.scale
         return out if self.rotation is None else out @ self.rotation
 
 
 def _unit_rows(raw: NDArray[np.floating]) -> NDArray[np.float32]:
     """Rows of length 1; zero rows stay zero."""
-    length = np.linalg.norm(raw, axis=1, keepdims=True)
-    return np.asarray(raw / np.where(length > 0, length, 1), np.float32)
+    return np.asarray(raw * _inverse_lengths(raw)[:, None], np.float32)
+
+
+def _inverse_lengths(raw: NDArray[np.floating]) -> NDArray[np.floating]:
+    """1 / length of each row (n,), 1 for zero rows."""
+    length = np.sqrt(np.einsum("nd,nd->n", raw, raw))
+    return np.asarray(1 / np.where(length > 0, length, 1))

@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BLOCK = 64
-"""Columns of a block of the Gram matrix."""
+from pipeline.kernels.products import multiply
 
 
 def fit_ridge(
@@ -38,32 +37,18 @@ def fit_ridge(
     # Sums over the rows as they stand (padded ones are zero), centred afterwards: no centred copy
     # of the rows is made, which takes as long as the product itself.
     both_B2R = torch.stack([mask_BR, target_BR * mask_BR], dim=1)
-    sums_B2D = torch.bmm(both_B2R, x_BRD)
+    sums_B2D = x_BRD.new_empty(len(x_BRD), 2, x_BRD.shape[2])
+    multiply(both_B2R, x_BRD, sums_B2D)
     mean_B1D = sums_B2D[:, :1] / count_B1[:, :, None]
     target_mean_B1 = both_B2R[:, 1].sum(dim=1, keepdim=True) / count_B1
-    gram_BDD = _lower_gram(x_BRD)
-    gram_BDD.baddbmm_(mean_B1D.transpose(1, 2) * -count_B1[:, :, None], mean_B1D)
+    gram_BDD = x_BRD.new_empty(len(x_BRD), x_BRD.shape[2], x_BRD.shape[2])
+    multiply(x_BRD.transpose(1, 2), x_BRD, gram_BDD)
+    gram_BDD.sub_(mean_B1D.transpose(1, 2) * (mean_B1D * count_B1[:, :, None]))
     gram_BDD.diagonal(dim1=1, dim2=2).add_(alpha)
     moment_BD1 = (sums_B2D[:, 1] - target_mean_B1 * sums_B2D[:, 0])[:, :, None]
     w_BD1 = torch.cholesky_solve(moment_BD1, torch.linalg.cholesky(gram_BDD))
-    bias_B = target_mean_B1[:, 0] - torch.bmm(mean_B1D, w_BD1)[:, 0, 0]
-    return w_BD1[:, :, 0], bias_B
-
-
-def _lower_gram(x_BRD: Tensor) -> Tensor:
-    """x^T x, shape (B, D, D), block by block from the diagonal down; zero above those blocks.
-
-    A Cholesky factorisation reads the lower triangle alone: with 4 blocks of columns that is 10 of
-    16 blocks.
-    """
-    num_features = x_BRD.shape[2]
-    gram_BDD = x_BRD.new_zeros(len(x_BRD), num_features, num_features)
-    for first in range(0, num_features, _BLOCK):
-        columns_BRC = x_BRD[:, :, first : first + _BLOCK]
-        below_BRE = x_BRD[:, :, first:]
-        product_BEC = torch.bmm(below_BRE.transpose(1, 2), columns_BRC)
-        gram_BDD[:, first:, first : first + _BLOCK] = product_BEC
-    return gram_BDD
+    w_BD = w_BD1[:, :, 0]
+    return w_BD, target_mean_B1[:, 0] - (mean_B1D[:, 0] * w_BD).sum(dim=1)
 
 
 def predict_ridge(x_RD: Tensor, w_D: Tensor, bias: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 Shapes: B slots, S steps an epoch, R rows a step, D features, H hidden units (padded to whole vector
 registers), K parameters of a probe in one row.
 
-Probes of one shape take turns in B slots. One step is two large products, a few passes over the
-activations and one fused Adam over the slots' parameters; gradients are written by hand, and no
-tensor is allocated in a step (a fresh 400 KB block costs more page faults than the arithmetic that
-fills it). A probe that is done hands its slot to the next one, so early stopping saves its time.
+Probes of one shape take turns in B slots. One step is two large products a slot, a few passes over
+all activations and one fused Adam over all parameters; gradients are written by hand, and no tensor
+is allocated in a step (a fresh 400 KB block costs more page faults than the arithmetic that fills
+it). A probe that is done hands its slot to the next one, so early stopping saves its time.
 Nothing mixes slots: each has its own Adam state and step count, and a slot's bits depend on its
 own rows alone.
 
@@ -17,13 +17,14 @@ logistic loss); gradients by the chain rule.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline.kernels.concreteness_mlp import LANES, Layout, Mlp, caster, initial_parameters
+from pipeline.kernels.products import multiply
 
 _UNROLL = 64
 """Elements that torch's vector loops take at once, or a multiple of that."""
@@ -107,17 +108,14 @@ def train_mlps(
     """
     if not probes:
         return
-    # The product of a single matrix takes another path, with other rounding: two at least.
-    slots = _Slots(max(2, min(num_slots, len(probes))), shape, settings, device)
+    slots = _Slots(min(num_slots, len(probes)), shape, settings, device)
     waiting = list(range(len(probes)))[::-1]
     running: list[int] = []
     while waiting and len(running) < slots.size:
         slots.load(len(running), probes[waiting[-1]])
         running.append(waiting.pop())
-    if len(running) == 1:
-        slots.load(1, probes[running[0]])
     while running:
-        slots.run_epoch(max(2, len(running)))
+        slots.run_epoch(len(running))
         for slot in reversed(range(len(running))):
             if not slots.is_done(slot):
                 continue
@@ -148,11 +146,11 @@ class _Slots:
             return torch.zeros(sizes, dtype=dtype, device=device)
 
         self._x, self._share = zeros(size, s, r, d, dtype=kind), zeros(size, s, r)
-        self._x_val, self._mask_val = zeros(size, v, d, dtype=kind), zeros(size, v)
+        self._x_val, self._share_val = zeros(size, v, d, dtype=kind), zeros(size, v)
         self._rows = [zeros(size, self.layout.size) for _ in range(4)]
         self._steps = zeros(size)
-        self._act, self._back = (zeros(size, hidden, r, dtype=kind) for _ in range(2))
-        self._logit, self._error = zeros(size, 1, r, dtype=kind), zeros(size, r + -r % _UNROLL)
+        self._act, self._back = (zeros(size, r, hidden, dtype=kind) for _ in range(2))
+        self._logit, self._error = zeros(size, r, 1, dtype=kind), zeros(size, r + -r % _UNROLL)
         self._target = zeros(r)
         self._target[: r // 2] = 1
         self._target_val = zeros(v)
@@ -169,7 +167,7 @@ class _Slots:
             self._x[slot] = self._cast(self._x[slot])
             self._x_val[slot] = self._cast(self._x_val[slot])
         self._share[slot] = mask / mask.sum(dim=1, keepdim=True)
-        self._mask_val[slot] = mask_val
+        self._share_val[slot] = mask_val / mask_val.sum()
         for rows in self._rows:
             rows[slot] = 0
         start = initial_parameters(
@@ -183,7 +181,7 @@ class _Slots:
         """Let the probe of one slot go on in another."""
         if source == target:
             return
-        for rows in (self._x, self._share, self._x_val, self._mask_val, *self._rows, self._steps):
+        for rows in (self._x, self._share, self._x_val, self._share_val, *self._rows, self._steps):
             rows[target].copy_(rows[source])
         self._epoch[target] = self._epoch[source]
         self._best[target], self._since[target] = self._best[source], self._since[source]
@@ -203,9 +201,13 @@ class _Slots:
 
     def result(self, slot: int) -> Mlp:
         """The probe of a slot as it stands."""
+        model = self._model(slot)
+        return replace(model, parameters_K=model.parameters_K.clone())
+
+    def _model(self, slot: int) -> Mlp:
+        """The probe of a slot, on the parameters at work."""
         shape = (self.layout.features, self.layout.hidden)
-        row = self._rows[0][slot].clone()
-        return Mlp(row, shape, self.settings.precision, self._epoch[slot])
+        return Mlp(self._rows[0][slot], shape, self.settings.precision, self._epoch[slot])
 
     def run_epoch(self, active: int) -> None:
         """One pass over the rows of the first ``active`` slots.
@@ -215,11 +217,12 @@ class _Slots:
         """
         params, grads, first, second = (rows[:active] for rows in self._rows)
         layout = self.layout
-        w, bias, out = layout.weight(params), layout.bias(params), layout.out(params)
+        w_BDH = layout.weight(params).transpose(1, 2)
+        bias, out, out_bias = layout.bias(params), layout.out(params), layout.out_bias(params)
         act, back, logit = self._act[:active], self._back[:active], self._logit[:active]
         padded = self._error[:active]
         error = padded[:, : self.shape.rows]
-        error_B1R = error[:, None].expand_as(act)
+        error_BR1 = error[:, :, None]
         grad_w, grad_bias = layout.weight(grads), layout.bias(grads)
         grad_out, grad_out_bias = layout.out(grads)[:, :, None], layout.out_bias(grads)
         adam_rows = [list(rows.unbind()) for rows in (params, grads, first, second)]
@@ -228,30 +231,26 @@ class _Slots:
         cast, threshold = self._cast, torch.ops.aten.threshold_backward.grad_input
         for step in range(self.shape.steps):
             x_BRD = self._x[:active, step]
-            out_B = cast(out)
-            # Forward: act = relu(W x + bias), logit = out act.
-            bias_B = cast(bias)[:, :, None].expand_as(act)
-            torch.baddbmm(bias_B, cast(w), x_BRD.transpose(1, 2), out=act)
-            act.relu_()
+            # Forward: act = relu(x W + bias), logit = act out.
+            multiply(x_BRD, cast(w_BDH), act)
+            act.add_(cast(bias)[:, None]).relu_()
             if self._is_cast:
                 act.copy_(cast(act))
-            torch.bmm(out_B[:, None], act, out=logit)
+            out_B1H = cast(out)[:, None]
+            multiply(act, out_B1H.transpose(1, 2), logit)
             # Error of the mean logistic loss, sigmoid over whole vectors: torch rounds exp
             # otherwise in a loop's vectors than in its remainder.
-            torch.add(logit[:, 0], layout.out_bias(params)[:, None], out=error)
+            torch.add(logit[:, :, 0], out_bias[:, None], out=error)
             torch.sigmoid_(padded)
             error.sub_(self._target).mul_(self._share[:active, step])
             # Backward.
-            threshold(error_B1R.to(act.dtype), act, 0, grad_input=back)
-            back.mul_(out_B[:, :, None])
+            torch.mul(error_BR1, out_B1H, out=back)
+            threshold(back, act, 0, grad_input=back)
             if self._is_cast:
                 back.copy_(cast(back))
-                grad_w.copy_(torch.bmm(back, x_BRD))
-                grad_out.copy_(torch.bmm(act, cast(error)[:, :, None]))
-            else:
-                torch.bmm(back, x_BRD, out=grad_w)
-                torch.bmm(act, error[:, :, None], out=grad_out)
-            torch.sum(back, 2, dtype=torch.float32, out=grad_bias)
+            multiply(back.transpose(1, 2), x_BRD, grad_w)
+            multiply(act.transpose(1, 2), cast(error_BR1), grad_out)
+            torch.sum(back, 1, dtype=torch.float32, out=grad_bias)
             torch.sum(error, 1, out=grad_out_bias)
             steps.add_(1)
             torch._fused_adam_(
@@ -274,8 +273,6 @@ class _Slots:
 
     def _validation_loss(self, slot: int) -> float:
         """Mean logistic loss of the validation rows."""
-        logit = self.result(slot).logits(self._x_val[slot])
-        each = torch.nn.functional.binary_cross_entropy_with_logits(
-            logit, self._target_val, weight=self._mask_val[slot], reduction="sum"
-        )
-        return float(each) / float(self._mask_val[slot].sum())
+        logit = self._model(slot).logits(self._x_val[slot])
+        each = torch.nn.functional.softplus(logit).addcmul_(logit, self._target_val, value=-1)
+        return float(each @ self._share_val[slot])

@@ -72,12 +72,16 @@ def hash_ints(values: NDArray[np.integer], seed: int, stream: str) -> NDArray[np
 
     Source: Steele, Lea, Flood 2014, splitmix64.
     """
+    z = np.array(values, copy=True).astype(np.int64, copy=False).view(np.uint64)
+    shifted = np.empty_like(z)  # in place: fresh pages cost as much as the arithmetic
     with np.errstate(over="ignore"):
-        z = np.asarray(values).astype(np.int64).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = z + np.uint64(stream_seed(seed, stream))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+        z *= np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64(stream_seed(seed, stream))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z ^= np.right_shift(z, np.uint64(shift), out=shifted)
+            z *= np.uint64(factor)
+        z ^= np.right_shift(z, np.uint64(31), out=shifted)
+    return z
 
 
 def uniform(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:

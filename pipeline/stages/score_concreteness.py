@@ -95,7 +95,7 @@ def score_batch(
 
 STAGE = BatchwiseStage(
     name="score_concreteness",
-    version=2,
+    version=3,
     kernel=score_batch,
     prepare=prepare,
     params=ScoreConcretenessParams,
