@@ -53,7 +53,8 @@ class _Probe:
     Attributes:
         term_index: row of the result.
         key: (term_id, fold, repeat), draws the starting weights.
-        sides: positives and negatives, each as (matrix with a last row of zeros, rows by rank).
+        sides: positives and negatives, each as (matrix with a last row of zeros, its rows by rank
+            and, at the end, that last row: rank -1).
         plan: which ranks train, validate and test.
     """
 
@@ -76,7 +77,7 @@ class _Probe:
         for side, (matrix, rows) in enumerate(self.sides):
             of_side = slice(side * half, (side + 1) * half)
             mask_SR[:, of_side] = is_row
-            index = torch.from_numpy(np.where(ranks >= 0, rows[ranks], len(matrix) - 1))
+            index = torch.from_numpy(rows[ranks])
             for of_step, part in zip(index, x_SRD[:, of_side], strict=True):
                 if part.dtype == matrix.dtype and part.device == matrix.device:
                     torch.index_select(matrix, 0, of_step, out=part)
@@ -114,6 +115,10 @@ def score_terms(
     _check(terms, owner, hashes, positive_embeddings, pool)
     ranks = sample_hashes(hashes, owner, settings.seed, "concreteness.positives")
     order = np.lexsort((hashes, ranks, owner))
+    same = (owner[order][1:] == owner[order][:-1]) & (hashes[order][1:] == hashes[order][:-1])
+    if same.any():
+        term = owner[order][1:][same][0]
+        raise ValueError(f"positives: an image is given twice for term {term}, expected once.")
     features = torch.from_numpy(pool.preparation.apply(positive_embeddings))
     negatives = torch.from_numpy(pool.features)
     starts = np.searchsorted(owner[order], terms, side="left")
@@ -180,7 +185,10 @@ def _probes_of(
             _Probe(
                 i,
                 (term_id, plan.fold, plan.repeat),
-                ((drawn.features, rows[:num]), (drawn.negatives, others[at])),
+                (
+                    (drawn.features, np.append(rows[:num], len(drawn.features) - 1)),
+                    (drawn.negatives, np.append(others[at], len(drawn.negatives) - 1)),
+                ),
                 plan,
             )
             for at, plan in enumerate(plans)
@@ -293,8 +301,3 @@ def _check(
     strangers = np.setdiff1d(owner, terms)
     if len(strangers):
         raise ValueError(f"positives: term {strangers[0]} is not among the terms to score.")
-    order = np.lexsort((hashes, owner))
-    same = (owner[order][1:] == owner[order][:-1]) & (hashes[order][1:] == hashes[order][:-1])
-    if same.any():
-        term = owner[order][1:][same][0]
-        raise ValueError(f"positives: an image is given twice for term {term}, expected once.")

@@ -122,11 +122,12 @@ class NegativePool:
             has fewer images without the term.
         """
         hashes = sample_hashes(self.image_hashes, term_id, seed, "concreteness.negatives")
-        at = np.minimum(np.searchsorted(self.image_hashes, positives), self.size - 1)
+        own = np.sort(positives)  # neighbours of the search share cache lines
+        at = np.minimum(np.searchsorted(self.image_hashes, own), self.size - 1)
         excluded = np.zeros(self.size, bool)
-        excluded[at[self.image_hashes[at] == positives]] = True
+        excluded[at[self.image_hashes[at] == own]] = True
         excluded[self.rows_with(term_id)] = True
-        eligible = self.size - int(excluded.sum())
+        eligible = self.size - int(np.count_nonzero(excluded))
         hashes[excluded] = _LARGEST
         return _lowest(hashes, min(num, eligible))
 
@@ -160,9 +161,8 @@ def _lowest(hashes: NDArray[np.uint64], num: int) -> NDArray[np.int64]:
     # Uniform hashes: a cut at the expected share plus six deviations holds enough rows nearly
     # always, and sorting those few is ten times cheaper than a partition of the whole pool.
     share = (num + 6 * num**0.5 + 6) / len(hashes)
-    rows = np.arange(len(hashes))
     if share < 0.5:
-        few = np.flatnonzero(hashes < np.uint64(int(share * 2.0**64)))
-        if len(few) >= num:
-            rows = few
-    return np.asarray(rows[np.argsort(hashes[rows], kind="stable")[:num]], np.int64)
+        rows = np.flatnonzero(hashes < np.uint64(int(share * 2.0**64)))
+        if len(rows) >= num:
+            return rows[np.argsort(hashes[rows], kind="stable")[:num]]
+    return np.argsort(hashes, kind="stable")[:num]

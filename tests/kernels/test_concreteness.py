@@ -185,6 +185,6 @@ def test_more_positives_than_wanted_takes_the_lowest_hashes(monkeypatch):
     monkeypatch.setattr(kernel, "_mlp_hits", lambda p, s: seen.extend(p) or real(p, s))
     row = score_terms(np.array([0]), owner, ids, x, pool, settings)
     order = np.argsort(sample_hashes(ids, 0, settings.seed, "concreteness.positives"))
-    assert list(seen[0].sides[0][1]) == list(order[:100])
+    assert list(seen[0].sides[0][1]) == [*order[:100], len(x)]  # the last is the padding row
     assert row["num_positives"].to_pylist() == [100]
     assert row["num_test"].to_pylist() == [40]
