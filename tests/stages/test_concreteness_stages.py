@@ -155,11 +155,12 @@ def planted():
 
 @pytest.fixture(scope="module")
 def scores(spark, tmp_path_factory, planted):
-    """Scores with 1 bucket, with 4, and with slices that cut every term."""
+    """Scores with 1, 2 and 8 buckets, and with slices that cut every term."""
     params = ScoreConcretenessParams(
         hidden=16, learning_rate=0.01, num_folds=3, min_positives=20, seed=SEED
     )
-    runs = ((SCORE, 1), (SCORE, 4), (dataclasses.replace(SCORE, batch_rows=7), 2))
+    cut = dataclasses.replace(SCORE, batch_rows=7)
+    runs = ((SCORE, 1), (SCORE, 2), (SCORE, 8), (cut, 2))
     return [
         run_stage(
             spark,
@@ -195,8 +196,8 @@ def test_planted_concrete_terms_score_above_abstract_ones(scores):
 
 def test_scores_do_not_depend_on_buckets_nor_on_slices(scores):
     tables = [tables["term_concreteness"] for _, _, tables in scores]
-    assert tables[0] == tables[1] == tables[2]
-    assert [m.counts for _, m, _ in scores] == [COUNTS] * 3
+    assert all(table == tables[0] for table in tables)
+    assert [m.counts for _, m, _ in scores] == [COUNTS] * 4
 
 
 def test_images_with_an_alias_of_the_term_are_no_negatives():
