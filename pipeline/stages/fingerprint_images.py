@@ -56,7 +56,7 @@ def fingerprint_rows(
             else:
                 yield content
 
-    found = fingerprint_images(contents(), limits)
+    found = fingerprint_images(contents(), limits, is_approximate=params.is_approximate)
     keys = one_array(rows[key])
     good = found.table.add_column(0, key, keys.take(pa.array(found.rows)))
     bad_rows = found.rejected_rows.tolist()

@@ -16,8 +16,13 @@ from pipeline.kernels.fingerprints import (
     fingerprint_images,
     phash_grey,
 )
-from pipeline.kernels.images import ImageLimits
-from pipeline.kernels.resample import _fixed_weights, resize_grey
+from pipeline.kernels.images import ImageLimits, decode_image
+from pipeline.kernels.resample import (
+    _fixed_weights,
+    _products,
+    lanczos_weights,
+    resize_grey,
+)
 
 LIMITS = ImageLimits(max_bytes=1 << 22, max_pixels=1 << 22)
 # Earlier versions run the passes of tall pictures in another order.
@@ -112,13 +117,38 @@ def test_resize_is_pillows(width, height, seed, size, method):
     np.testing.assert_array_equal(resize_grey(grey, size, method), want)
 
 
+@needs_pillow_13
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_sums_near_a_tie_are_pillows(monkeypatch, share):
+    """Rows of grey levels whose weighted sums end in .5 and next to it, by integers and by float64;
+    long rows, whose float32 sums are wrong more often."""
+    monkeypatch.setattr("pipeline.kernels.resample._MAX_UNSURE", share)
+    monkeypatch.setattr("pipeline.kernels.resample._FEW", 0)
+    rng = np.random.default_rng(1)
+    for height, width in ((40, 64), (64, 40), (90, 3000), (3000, 70), (300, 301)):
+        for levels in ((0, 255), (127, 128), (0, 1)):
+            grey = rng.choice(np.array(levels, np.uint8), (height, width))
+            want = Image.fromarray(grey).resize((32, 32), Image.Resampling.LANCZOS)
+            np.testing.assert_array_equal(resize_grey(grey, 32), want)
+
+
+def test_the_bound_on_float32_holds():
+    """Of the products of real weights and the worst pixels, of which exact sums are known."""
+    rng = np.random.default_rng(2)
+    for length in (50, 352, 4001):
+        weights = lanczos_weights(length, 32)
+        image = rng.choice(np.array([0, 255], np.uint8), (200, length))
+        one, two = (_products(image, weights, 1, kind) for kind in (np.float32, np.float64))
+        assert np.abs((one + np.float32(0.5)) - (two + 0.5)).max() < weights.bound
+
+
 def test_weights_near_a_tie_follow_c(monkeypatch):
     """All rows recomputed in C's order of operations give the same integers."""
     sizes = (33, 100, 257, 400, 1023)
-    fast = [_fixed_weights(n, 32, "lanczos")[1] for n in sizes]
+    fast = [_fixed_weights(n, 32)[1] for n in sizes]
     monkeypatch.setattr("pipeline.kernels.resample._TIE", 1.0)
     for n, want in zip(sizes, fast, strict=True):
-        np.testing.assert_array_equal(_fixed_weights(n, 32, "lanczos")[1], want)
+        np.testing.assert_array_equal(_fixed_weights(n, 32)[1], want)
 
 
 def test_columns_by_hand():
@@ -167,3 +197,26 @@ def test_batch_size_does_not_matter():
     whole = fingerprint_images(files, LIMITS).table
     singles = [fingerprint_images([data], LIMITS).table.to_pylist()[0] for data in files]
     assert whole.to_pylist() == singles
+
+
+def test_approximate_hashes_are_near_and_all_else_is_equal():
+    rng = np.random.default_rng(5)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    files = [
+        encode(drawing(rng, *sides), "JPEG", quality=90, exif=tags)
+        for sides in ((400, 300), (130, 90), (63, 64), (40, 700), (9, 8))
+    ]
+    files.append(encode(drawing(rng, 400, 300), "PNG"))
+    exact = fingerprint_images(files, LIMITS).table
+    found = fingerprint_images(files, LIMITS, is_approximate=True).table
+    for name in set(FINGERPRINT_SCHEMA.names) - {"phash", "thumbnail", "is_flat"}:
+        assert found[name].equals(exact[name])
+    assert found["width"][0].as_py() == 300
+    for one, two in zip(found.to_pylist(), exact.to_pylist(), strict=True):
+        assert ((one["phash"] ^ two["phash"]) % 2**64).bit_count() <= 6
+        grey = [np.frombuffer(row["thumbnail"], np.uint8).astype(int) for row in (one, two)]
+        assert np.abs(grey[0] - grey[1]).mean() < 4
+    assert found.slice(5).equals(exact.slice(5))
+    scaled = decode_image(files[0], LIMITS, grey=True, luma_side=64).image
+    assert min(scaled.size) < 150
