@@ -134,7 +134,7 @@ def _exact_products(image: NDArray[np.uint8], weights: Weights, axis: int) -> ND
     sums = _products(image, weights, axis, np.float64)
     sums += 0.5
     np.floor(sums, out=sums)
-    return np.clip(sums, 0, 255, out=sums).astype(np.uint8)
+    return np.asarray(np.clip(sums, 0, 255, out=sums), np.uint8)
 
 
 def _products(

@@ -1,10 +1,10 @@
 """Perceptual hashes from JPEG bytes: ours, exact and approximate, beside imagehash, one core each.
 
-Pictures are photos of the development data laid out two by two and cut to 300 to 400 px, 34 KB, the
-size of a pin; a smoke run takes the demo's pictures. Systems take turns block by block in one process,
-so that a slow moment of the machine meets all of them; seconds are the process's own. `ours` computes
-what imagehash does, the hash; `ours_kernel` all of the stage's columns. `decode` is the ceiling: the
-decoder alone, to the same RGB pixels.
+Pictures are photos of the development data laid out two by two and cut to 300 to 400 px, 34 KB,
+the size of a pin; a smoke run takes the demo's pictures. Systems take turns block by block in one
+process, so that a slow moment of the machine meets all of them; seconds are the process's own.
+`ours` computes what imagehash does, the hash; `ours_kernel` all of the stage's columns. `decode`
+is the ceiling: the decoder alone, to the same RGB pixels.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def photos(count: int) -> list[bytes]:
     path = data_folder() / SMALL_PHOTOS
     if not path.is_file():
         raise ValueError(
-            f"photos: found no {path}, expected the development data. It is no part of the project: "
-            "set BENCH_DATA to the folder that holds photos/, or run with --size small."
+            f"photos: found no {path}, expected the development data. It is no part of the "
+            "project: set BENCH_DATA to the folder that holds photos/, or run with --size small."
         )
     return _laid_out(pq.read_table(path, columns=["image"])["image"].to_pylist(), count)
 
