@@ -18,7 +18,9 @@ from pipeline.kernels.fingerprints import (
 )
 from pipeline.kernels.images import ImageLimits, decode_image
 from pipeline.kernels.resample import (
+    _exact_products,
     _fixed_weights,
+    _lanczos_axis,
     _products,
     lanczos_weights,
     resize_grey,
@@ -140,6 +142,16 @@ def test_the_bound_on_float32_holds():
         image = rng.choice(np.array([0, 255], np.uint8), (200, length))
         one, two = (_products(image, weights, 1, kind) for kind in (np.float32, np.float64))
         assert np.abs((one + np.float32(0.5)) - (two + 0.5)).max() < weights.bound
+
+
+def test_sums_that_float32_rounds_wrongly_are_exact():
+    """Of 640,000 sums some are so near a tie that float32 alone gives the next grey level."""
+    image = np.random.default_rng(3).integers(0, 256, (20_000, 352), dtype=np.uint8)
+    weights = lanczos_weights(352, 32)
+    exact = _exact_products(image, weights, 1)
+    plain = np.clip(np.floor(_products(image, weights, 1, np.float32) + 0.5), 0, 255)
+    assert (plain != exact).any()
+    np.testing.assert_array_equal(_lanczos_axis(image, 32, 1), exact)
 
 
 def test_weights_near_a_tie_follow_c(monkeypatch):
