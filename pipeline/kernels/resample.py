@@ -124,7 +124,7 @@ def _lanczos_axis(image: NDArray[np.uint8], size: int, axis: int) -> NDArray[np.
     unsure = np.flatnonzero(np.abs(sums, out=sums) > 0.5 - weights.bound)
     if len(unsure) > _MAX_UNSURE * sums.size:
         return _exact_products(image, weights, axis)
-    out = np.clip(whole, 0, 255, out=whole).astype(np.uint8)
+    out: NDArray[np.uint8] = np.clip(whole, 0, 255, out=whole).astype(np.uint8)
     if len(unsure):
         out.ravel()[unsure] = _exact_sums(image, weights, axis, *np.divmod(unsure, out.shape[1]))
     return out
