@@ -26,7 +26,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-fast lint format pretrain report compare_variants notebooks bench dist dist-env \
+.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain report compare_variants notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
 help: ## this list
@@ -67,6 +67,9 @@ tables: env ## schemas/TABLES.md from the contracts
 
 test: env ## all tests
 	@$(PY) -m pytest -q $(ARGS)
+
+test-faults: env ## kill the chain at 50 seeded moments; the release must come out the same
+	@FAULT_KILLS=$${FAULT_KILLS:-50} $(PY) -m pytest -q tests/faults $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)
