@@ -97,15 +97,18 @@ class PairModel:
         missing = {item.name for item in fields(cls)} ^ set(record)
         if missing:
             raise ValueError(f"pair model: missing or unknown {', '.join(sorted(missing))}.")
-        model = cls(**{k: np.array(v, np.float64) if k in arrays else v for k, v in record.items()})
+        values: dict[str, Any] = record | {
+            name: np.array(record[name], np.float64) for name in arrays
+        }
+        model = cls(**values)
         s, h = len(SIGNALS), len(model.hidden_bias)
         wanted = {"mean": (s,), "scale": (s,), "weight": (h or s,)} | (
             {"hidden_weight": (s, h)} if h else {}
         )
         for name, shape in wanted.items():
-            values = getattr(model, name)
-            if values.shape != shape or not np.isfinite(values).all():
-                raise ValueError(f"pair model: {name} has shape {values.shape}, expected {shape}.")
+            found = getattr(model, name)
+            if found.shape != shape or not np.isfinite(found).all():
+                raise ValueError(f"pair model: {name} has shape {found.shape}, expected {shape}.")
         return model
 
 

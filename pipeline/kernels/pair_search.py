@@ -15,7 +15,7 @@ Matthews 2004 (compositional alignment).
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ _NOISE: Final = 0.25
 """Variance, grey levels squared, added to every window: flat ones must not look alike."""
 
 F32 = NDArray[np.float32]
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 class Placement(NamedTuple):
@@ -50,7 +51,7 @@ class Placement(NamedTuple):
     margin: F32
 
 
-def turned(pictures: F32) -> F32:
+def turned(pictures: NDArray[Pixel]) -> NDArray[Pixel]:
     """All flips and turns of square pictures.
 
     Args:

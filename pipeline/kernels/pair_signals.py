@@ -1,9 +1,9 @@
 """Cheap signals of a pair of pictures, for the verifier of near-duplicates.
 
 Read are the stored 64 x 64 grey thumbnails and the cosine of the embeddings, never image bytes.
-A pair is put in an order of its own first (the brighter thumbnail first), so that signals do not
-depend on which picture is called a. Flips and turns of either thumbnail leave them as they are, up
-to rounding.
+Each picture is looked for in the other, and the direction that scores higher is followed: signals
+do not depend on which picture is called a. Flips and turns of either thumbnail leave them as they
+are, up to rounding.
 
 Source: SPEC-dataset N7.
 """
@@ -78,10 +78,7 @@ def pair_signals(
 
 
 def _signals(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> F32:
-    swap = a.sum(axis=(1, 2), dtype=np.int64) < b.sum(axis=(1, 2), dtype=np.int64)
-    swap = swap[:, None, None]
-    first = np.where(swap, b, a).astype(np.float32)
-    second = np.where(swap, a, b).astype(np.float32)
+    first, second = a.astype(np.float32), b.astype(np.float32)
     small_first, small_second = shrink(first, SCAN_SIDE), shrink(second, SCAN_SIDE)
     inward, outward = scan(small_first, small_second), scan(small_second, small_first)
     back = outward.score > inward.score
