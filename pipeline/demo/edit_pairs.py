@@ -37,7 +37,8 @@ from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
 COPIES: Final = (*EDITS, *TURNS)
 MODEL: Final = "pair_model.json"
 """Name of the packaged model beside the demo corpus."""
-NUM_PHOTOS: Final = 200
+NUM_PHOTOS: Final = 60
+"""Photos of the demo corpus that the packaged model is fitted on."""
 IMAGE_SIZE: Final = 96
 """Side of the encoder's input, pixels; its own 224 costs five times as much."""
 MAX_HAMMING: Final = 8

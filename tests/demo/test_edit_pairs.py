@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from pipeline.demo.edit_pairs import (
     COPIES,
+    MODEL,
     Families,
     Pairs,
     candidate_pairs,
@@ -18,6 +20,10 @@ from pipeline.demo.edit_pairs import (
     fit,
     make_families,
 )
+from pipeline.demo.edit_pairs import (
+    NUM_PHOTOS as NUM_PHOTOS_OF_MODEL,
+)
+from pipeline.kernels.pair_model import PairModel
 from pipeline.kernels.pair_signals import SIGNALS
 
 NUM_PHOTOS = 5
@@ -73,6 +79,16 @@ def test_a_verifier_is_fitted(pairs: Pairs) -> None:
     assert pairs.is_same[taken].mean() > 0.85
     assert pairs.is_same[taken].sum() > 0.8 * pairs.is_same.sum()
     assert model.trained_on == "five"
+
+
+def test_the_packaged_model_knows_true_pairs(pairs: Pairs) -> None:
+    text = (resources.files("pipeline.demo") / "data" / MODEL).read_text()
+    model = PairModel.from_json(text)
+    assert model.trained_on == f"edit families of {NUM_PHOTOS_OF_MODEL} pictures of the demo corpus"
+    signals = pairs.signals.copy()
+    signals[:, SIGNALS.index("cosine")] = 0.5  # the stand-in's cosines are no encoder's
+    assert model.predict(signals[pairs.is_same]).mean() > 0.8
+    assert model.predict(signals[~pairs.is_same]).mean() < 0.1
 
 
 def test_demo_pictures_are_the_same_ones_every_time() -> None:
