@@ -59,6 +59,9 @@ compare_variants: env ## the paper's Table 2: labels without dictionary, without
 verify_release: env ## read the release under ROOT back: every hash, count, key, label and offset
 	@$(SUBMIT) jobs/verify_release.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
+reissue_release: env ## opt-out: ARGS="--names FILE --out FOLDER", the release under ROOT without those images
+	@$(PY) jobs/reissue_release.py --root $(ROOT) $(ARGS)
+
 notebooks: env ## execute the notebooks on the tables under ROOT
 	@ROOT="$(abspath $(ROOT))" PRESET="$(PRESET)" $(PY) -m jupyter execute --inplace notebooks/*.ipynb
 

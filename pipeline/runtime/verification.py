@@ -14,11 +14,12 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipeline.config.run import RunConfig
-from pipeline.files.storage import Storage, open_storage
+from pipeline.files.storage import Storage
 from pipeline.runtime.logs import event
 from pipeline.runtime.progress import Progress, Status
 from pipeline.runtime.session import open_session, watch_tasks
 from pipeline.stages.findings import MAX_TOLD, Findings
+from pipeline.stages.release_check import release_storage
 from pipeline.stages.release_compare import ROWS, SUMS, compare_release, report_rows
 from pipeline.stages.shard_check import check_shard
 
@@ -27,16 +28,6 @@ logger = logging.getLogger(__name__)
 _ROWS_DDL = "what string, kind string, value string, " + ", ".join(f"{n} bigint" for n in SUMS)
 _SHARDS_A_TASK = 8
 """Few, so that a slow shard holds nobody up and progress moves."""
-
-
-def release_storage(uri: str) -> Storage:
-    """Folder of a release: the uri's own, or the version that its CURRENT.json names."""
-    storage = open_storage(uri)
-    for home in ("", "release/"):
-        if storage.exists(f"{home}CURRENT.json"):
-            path = storage.read_json(f"{home}CURRENT.json")["path"]
-            return storage.child(f"{home}{path}")
-    return storage
 
 
 def verify_release(

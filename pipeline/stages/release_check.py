@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.files.storage import Storage
+from pipeline.files.storage import Storage, open_storage
 from pipeline.stages.findings import Findings
 from pipeline.stages.release_files import FORMAT
 
@@ -19,6 +19,16 @@ _STATISTICS = {
     "suffixes": "suffix",
 }  # fmt: skip
 _SUMS = ("num_images", "num_samples", "num_bytes")
+
+
+def release_storage(uri: str) -> Storage:
+    """Folder of a release: the uri's own, or the version that its CURRENT.json names."""
+    storage = open_storage(uri)
+    for home in ("", "release/"):
+        if storage.exists(f"{home}CURRENT.json"):
+            path = storage.read_json(f"{home}CURRENT.json")["path"]
+            return storage.child(f"{home}{path}")
+    return storage
 
 
 def read_release_manifest(storage: Storage, findings: Findings) -> dict[str, Any] | None:
