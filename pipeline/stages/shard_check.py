@@ -25,6 +25,15 @@ READ_BYTES = 8 << 20
 """Read ahead of a shard."""
 _FORMATS = {suffix: name for name, suffix in SUFFIXES.items()}
 _FIELDS = {column.name for column in SAMPLE_FIELDS}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "image_id": str,
+    "label_ids": list,
+    "copy_index": int,
+    "sha256": str,
+    "source": (str, type(None)),
+    "licence": (str, type(None)),
+}
+"""JSON types of what is computed with; the rest is compared as it stands."""
 
 
 def key_of(member: str) -> str:
@@ -164,12 +173,16 @@ class _ShardCheck:
         fields = sorted(record) if isinstance(record, dict) else type(record).__name__
         if not self.findings.expect("json_fields", where, fields, sorted(_FIELDS)):
             return None
+        wrong = [n for n, kinds in _KINDS.items() if not isinstance(record[n], kinds)]
+        if wrong:
+            found = ", ".join(f"{n}: {type(record[n]).__name__}" for n in wrong)
+            self.findings.add("json_fields", where, found, "values of the sample's types")
+            return None
         ids, names = record["label_ids"], range(len(self._names))
-        is_list = isinstance(ids, list) and all(type(i) is int and i in names for i in ids)
-        if not is_list or not isinstance(record["image_id"], str):
+        if not all(type(i) is int and i in names for i in ids):
             self.findings.add("label_ids", where, ids, f"ids of 0 to {len(self._names) - 1}")
             return None
-        return record if isinstance(record["copy_index"], int) else None
+        return record
 
     def _content(
         self,

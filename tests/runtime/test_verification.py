@@ -88,6 +88,14 @@ def wrong_label(storage):
     damaged(storage, lambda raw: repacked(raw, change))
 
 
+def wrong_types(storage):
+    def change(members):
+        record = json.loads(members[2][1]) | {"copy_index": "0", "licence": ["CC0"]}
+        return [*members[:2], (members[2][0], json.dumps(record).encode()), *members[3:]]
+
+    damaged(storage, lambda raw: repacked(raw, change))
+
+
 def extra(info):
     return lambda storage: damaged(
         storage,
@@ -161,6 +169,7 @@ CASES = [
     (missing_index, {"missing_index": INDEX}),
     (index_off_by_one, {"index_offset": TAR}),
     (wrong_label, {"label_ids": TAR, "label_names": TAR, "count": "labels"}),
+    (wrong_types, {"json_fields": "copy_index: str, licence: list"}),
     (extra(member("stranger.txt")), {"extra_member": "stranger"}),
     (extra(member("x.txt", tarfile.SYMTYPE, "/etc/passwd")), {"unsafe_member": "symbolic link"}),
     (extra(member("x.txt", tarfile.LNKTYPE, "y")), {"unsafe_member": "hard link"}),
