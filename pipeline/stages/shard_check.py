@@ -182,7 +182,8 @@ class _ShardCheck:
         if not all(type(i) is int and i in names for i in ids):
             self.findings.add("label_ids", where, ids, f"ids of 0 to {len(self._names) - 1}")
             return None
-        return record
+        checked: dict[str, Any] = record
+        return checked
 
     def _content(
         self,

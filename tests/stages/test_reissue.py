@@ -149,3 +149,17 @@ def test_killed_it_leaves_the_old_release_and_goes_on_later(tmp_path, monkeypatc
     other = reissue_release(old, open_storage(str(tmp_path / "other")), names)
     assert contents(new) == contents(other)
     assert json.loads((tmp_path / "new" / "CURRENT.json").read_text())["path"] in new.uri
+
+
+def test_a_copy_that_was_cut_off_is_made_again(tmp_path):
+    old = write_small_release(tmp_path / "old")
+    home = open_storage(str(tmp_path / "new"))
+    new = reissue_release(old, home, [image_id(4)])
+    lines = zip(*(s.read_json("manifest.json")["shards"] for s in (old, new)), strict=True)
+    name = next(a["name"] for a, b in lines if a == b)  # untouched: a link to the old file
+    whole = old.read_bytes(name)
+    new.remove("manifest.json")
+    new.remove(name)
+    new.write_bytes_atomic(name, whole[:700])
+    assert reissue_release(old, home, [image_id(4)]).read_bytes(name) == whole
+    assert old.read_bytes(name) == whole
