@@ -26,7 +26,8 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-fast lint format pretrain report compare_variants notebooks bench dist dist-env \
+.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain report compare_variants verify_release reissue_release \
+	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
 help: ## this list
@@ -56,6 +57,12 @@ report: env ## the pictures and the funnel of the tables under ROOT
 compare_variants: env ## the paper's Table 2: labels without dictionary, without restriction, with both
 	@$(SUBMIT) jobs/compare_variants.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
+verify_release: env ## read the release under ROOT back: every hash, count, key, label and offset
+	@$(SUBMIT) jobs/verify_release.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+reissue_release: env ## opt-out: ARGS="--names FILE --out FOLDER", the release under ROOT without those images
+	@$(PY) jobs/reissue_release.py --root $(ROOT) $(ARGS)
+
 notebooks: env ## execute the notebooks on the tables under ROOT
 	@ROOT="$(abspath $(ROOT))" PRESET="$(PRESET)" $(PY) -m jupyter execute --inplace notebooks/*.ipynb
 
@@ -67,6 +74,9 @@ tables: env ## schemas/TABLES.md from the contracts
 
 test: env ## all tests
 	@$(PY) -m pytest -q $(ARGS)
+
+test-faults: env ## kill the chain at 50 seeded moments; the release must come out the same
+	@FAULT_KILLS=$${FAULT_KILLS:-50} $(PY) -m pytest -q tests/faults $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)

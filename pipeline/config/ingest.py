@@ -65,7 +65,8 @@ class EmbedTextsParams(Params):
     """Parameters of `embed_terms` and `embed_image_texts`."""
 
     model: str = "package:all_minilm_l6_v2"
-    """`package:all_minilm_l6_v2`, or a sentence-transformers name or path."""
+    """`package:all_minilm_l6_v2`, `package:all_mpnet_base_v2` (better and slower: DESIGN 24), or a
+    sentence-transformers name or path."""
     batch_tokens: int = Field(512, ge=1)
     """Tokens a forward pass: 512 is fastest on a CPU, a GPU wants 65536."""
     max_words: int = Field(64, ge=1)

@@ -58,9 +58,18 @@ class Storage:
         """``size`` bytes of a file from ``offset`` on."""
         return cast(bytes, self.fs.cat_file(self.path(name), start=offset, end=offset + size))
 
-    def open_read(self, name: str) -> IO[bytes]:
-        """A file opened for reading."""
-        return cast(IO[bytes], self.fs.open(self.path(name), "rb"))
+    def open_read(self, name: str, block_bytes: int | None = None) -> IO[bytes]:
+        """A file opened for reading.
+
+        Args:
+            name: of the file.
+            block_bytes: read ahead of object stores; None is the filesystem's own.
+        """
+        return cast(IO[bytes], self.fs.open(self.path(name), "rb", block_size=block_bytes))
+
+    def num_bytes(self, name: str) -> int:
+        """Size of a file."""
+        return int(self.fs.size(self.path(name)))
 
     def read_json(self, name: str) -> Any:
         """Content of a JSON file."""

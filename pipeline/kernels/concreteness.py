@@ -27,10 +27,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
-from pipeline.kernels.concreteness_sampling import (
-    NegativePool,
-    sample_hashes,
-)
+from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 from pipeline.kernels.concreteness_scores import (
     OK,
     SCORE_SCHEMA,

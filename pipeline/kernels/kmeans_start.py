@@ -1,4 +1,4 @@
-"""Greedy k-means++ start, drawn in blocks.
+"""k-means++ start, plain or greedy, drawn in blocks.
 
 A step of k-means++ needs the distances of a few candidates to every point: one by one that is a
 product of three rows with the whole matrix, bound by memory. Candidates are drawn ahead instead, a

@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.ingest import EmbedTextsParams
+from pipeline.files.packaged_texts import text_model_of
 from pipeline.files.storage import Storage
 from pipeline.files.vector_cache import VectorCache
 from pipeline.kernels.encode_texts import TextEncoder, load_text_encoder, text_model_identity
@@ -36,7 +37,8 @@ _GROUP_TEXTS = 8192
 
 def load_encoder(params: EmbedTextsParams) -> TextEncoder:
     """The encoder, loaded once a worker."""
-    return load_text_encoder(params.model, params.device, params.batch_tokens, params.threads)
+    model = text_model_of(params.model)
+    return load_text_encoder(model, params.device, params.batch_tokens, params.threads)
 
 
 def embed_terms(
@@ -85,7 +87,8 @@ def embed_cells(rows: pa.Table, storage: Storage, params: EmbedTextsParams) -> p
     Returns:
         text, embedding.
     """
-    identity = text_model_identity(params.model, params.device, params.batch_tokens)
+    model = text_model_of(params.model)
+    identity = text_model_identity(model, params.device, params.batch_tokens)
     cache = VectorCache(storage, f"{CACHE_FOLDER}/{identity}")
     found: list[pa.Table] = []
     missing: list[pa.Table] = []

@@ -79,8 +79,8 @@ def write_release_files(
     }
     if validation_certificate is not None:
         files["certificate.json"] = {"tiers": validation_certificate.sort_by("tier").to_pylist()}
-    contents = {name: _json(value) for name, value in files.items()}
-    contents["LICENCES.md"] = _licences(kinds).encode()
+    contents = {name: json_bytes(value) for name, value in files.items()}
+    contents["LICENCES.md"] = licences_page(kinds).encode()
     for name, content in contents.items():
         storage.write_bytes_atomic(f"{folder}/{name}", content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -98,10 +98,11 @@ def write_release_files(
     for name in storage.list(f"{folder}/shards"):
         if name.startswith(".") and name.endswith(_TEMPORARY):
             storage.remove(f"{folder}/shards/{name}")
-    storage.write_bytes_atomic(f"{folder}/manifest.json", _json(manifest))
+    storage.write_bytes_atomic(f"{folder}/manifest.json", json_bytes(manifest))
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON, keys in the given order."""
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -159,7 +160,7 @@ def _label_counts(row: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _licences(kinds: dict[str, list[dict[str, Any]]]) -> str:
+def licences_page(kinds: dict[str, list[dict[str, Any]]]) -> str:
     """Licence and provenance summary, for people."""
     lines = [
         "# Licences and sources",

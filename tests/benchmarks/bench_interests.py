@@ -3,6 +3,7 @@
 The seeds are the packaged ones, the embeddings the packaged encoder's, the settings the default
 ones, all as the stages take them. Held out are whole groups of seeds connected by a lemma or a
 source node; ``by_lemma`` is the milder split that keeps only the forms of a word together.
+``mpnet`` is the same with `package:all_mpnet_base_v2`, where its packages are installed.
 
 The 300 terms are the canonical English terms of the demo dictionary that are not sensitive with the
 lowest sha256 of "interests by hand 0|" + text, labelled before any training by one person who saw
@@ -25,6 +26,7 @@ from sklearn.metrics import f1_score
 from benchmarks.harness import Measurement, Size, in_process, say
 from pipeline.config.ingest import EmbedTextsParams
 from pipeline.config.labels import ClassifyTermsParams
+from pipeline.files.packaged_texts import MPNET, text_model_of
 from pipeline.kernels.ingest_interests import NO_INTEREST, check_interest_seeds
 from pipeline.kernels.interest_report import MACRO
 from pipeline.kernels.interests import InterestModel, InterestSettings, assign, fit, predict
@@ -49,7 +51,7 @@ def run(size: Size) -> Measurement:
         texts, labels = [texts[i] for i in kept], labels[kept]
         nodes = [nodes[i] for i in kept]
     hand_texts, hand_labels = by_hand()
-    embedded = in_process(_embed, [*texts, *hand_texts])
+    embedded = in_process(_embed, [*texts, *hand_texts], EmbedTextsParams().model)
     vectors, hand_vectors = embedded.value[: len(texts)], embedded.value[len(texts) :]
     say(f"embedded {len(embedded.value)} texts")
     systems = {"kernel_ridge": {}, "logistic": LOGISTIC}
@@ -70,6 +72,16 @@ def run(size: Size) -> Measurement:
     lemma = in_process(_fit, vectors, labels, group_codes(texts), settings_of())
     by_lemma = figures(InterestModel.from_json(lemma.value))[MACRO]["f1"]
     quality["macro_f1_terms_by_lemma"] = by_lemma
+    if _is_installed(MPNET):
+        other = in_process(_embed, [*texts, *hand_texts], MPNET)
+        seconds["embed_mpnet"], peak["embed_mpnet"] = other.seconds, other.peak_mib
+        own, others = other.value[: len(texts)], other.value[len(texts) :]
+        ran = in_process(_fit, own, labels, group_codes(texts, nodes), settings_of())
+        model = InterestModel.from_json(ran.value)
+        quality["mpnet_macro_f1_terms"] = figures(model)[MACRO]["f1"]
+        quality["mpnet_f1_terms"] = {k: r["f1"] for k, r in figures(model).items() if k != MACRO}
+        found = scores(model, others, hand_labels, np.isin(hand_texts, texts))
+        quality |= {f"mpnet_{key}": value for key, value in found.items() if "by_hand" in key}
     counts = {"size": size, "seeds": len(texts), "groups": len(set(groups_of(texts, nodes)))}
     counts |= {"nodes": len({n for of in nodes for n in of}), "by_hand": len(hand_texts)}
     return Measurement(counts, seconds=seconds, quality=quality, peak_mib=peak)
@@ -169,8 +181,17 @@ def scores(
     return found
 
 
-def _embed(texts: list[str]) -> NDArray[np.float32]:
-    return np.asarray(load_encoder(EmbedTextsParams()).encode(texts), np.float32)
+def _is_installed(model: str) -> bool:
+    try:
+        text_model_of(model)
+    except ValueError as error:
+        say(f"left out: {error}")
+        return False
+    return True
+
+
+def _embed(texts: list[str], model: str) -> NDArray[np.float32]:
+    return np.asarray(load_encoder(EmbedTextsParams(model=model)).encode(texts), np.float32)
 
 
 def _fit(

@@ -1,0 +1,194 @@
+"""Labelled pairs from edit families, to fit and to judge the verifier of near-duplicates.
+
+Photos are made into families (`pipeline.kernels.edits`); every edited copy is a query, every
+original a member of the base. Candidates come from two tiers, perceptual hashes over the eight
+turns and neighbours by cosine, capped by query. A pair is right if the copy was made from that
+original.
+
+Run as a module it fits the packaged model on the demo corpus, which the project may ship:
+``python -m pipeline.demo.edit_pairs pipeline/demo/data/pair_model.json``.
+
+Source: SPEC-dataset N7.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.demo.records import family_of
+from pipeline.kernels.edits import EDITS, TURNS, edit_family, sample_photos
+from pipeline.kernels.fingerprints import THUMBNAIL_SIDE, fingerprint_images
+from pipeline.kernels.image_headers import ImageLimits
+from pipeline.kernels.pair_candidates import cap_candidates, cosine_candidates, hash_candidates
+from pipeline.kernels.pair_model import PairModel, fit_pair_model
+from pipeline.kernels.pair_signals import pair_signals
+from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
+
+COPIES: Final = (*EDITS, *TURNS)
+MODEL: Final = "pair_model.json"
+"""Name of the packaged model beside the demo corpus."""
+NUM_PHOTOS: Final = 60
+"""Photos of the demo corpus that the packaged model is fitted on."""
+IMAGE_SIZE: Final = 96
+"""Side of the encoder's input, pixels; its own 224 costs five times as much."""
+MAX_HAMMING: Final = 8
+NUM_NEAREST: Final = 8
+MAX_CANDIDATES: Final = 10
+_LIMITS: Final = ImageLimits(max_bytes=1 << 26, max_pixels=10**8)
+
+Encode = Callable[[Iterable[Image.Image]], NDArray[np.float32]]
+
+
+class Families(NamedTuple):
+    """Fingerprints of families; column 0 is the original, the others are ``COPIES``.
+
+    Attributes:
+        thumbnails: uint8 (n, 24, 64, 64).
+        vectors: float32 (n, 24, d), of length one.
+    """
+
+    thumbnails: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+
+
+class Pairs(NamedTuple):
+    """Candidate pairs with their signals.
+
+    Attributes:
+        photo: int64 (m,), family of the query.
+        copy: int64 (m,), which of ``COPIES`` the query is.
+        base: int64 (m,), family of the original it is compared with.
+        signals: float32 (m, signals).
+        overflow: candidates that the cap cut off, in all.
+        shape: number of families and of copies of each.
+    """
+
+    photo: NDArray[np.int64]
+    copy: NDArray[np.int64]
+    base: NDArray[np.int64]
+    signals: NDArray[np.float32]
+    overflow: int
+    shape: tuple[int, int]
+
+    @property
+    def is_same(self) -> NDArray[np.bool_]:
+        """Whether each query was made from that original."""
+        return np.equal(self.photo, self.base)
+
+
+def make_families(pictures: Sequence[bytes], encode: Encode) -> Families:
+    """Edit every picture and fingerprint the copies as the stages do.
+
+    Args:
+        pictures: n files.
+        encode: RGB pictures -> float32 (n, d).
+
+    Raises:
+        ValueError: a picture has no fingerprint.
+    """
+    files: list[bytes] = []
+    for data in pictures:
+        files += [data, *edit_family(_opened(data), COPIES).values()]
+    found = fingerprint_images(files, _LIMITS)
+    if found.reasons:
+        raise ValueError(f"edit families: {found.reasons[0]} at file {found.rejected_rows[0]}.")
+    shape = (len(pictures), 1 + len(COPIES))
+    square = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    flat = b"".join(found.table["thumbnail"].to_pylist())
+    vectors = encode(map(_opened, files))
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return Families(
+        np.frombuffer(flat, np.uint8).reshape(*shape, *square),
+        vectors.astype(np.float32).reshape(*shape, -1),
+    )
+
+
+def _opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def candidate_pairs(
+    families: Families,
+    max_hamming: int = MAX_HAMMING,
+    num_nearest: int = NUM_NEAREST,
+    max_candidates: int = MAX_CANDIDATES,
+) -> Pairs:
+    """Candidates of every copy among the originals, and their signals.
+
+    Args:
+        families: of n photos.
+        max_hamming: radius of the perceptual tier, bits.
+        num_nearest: neighbours of the semantic tier.
+        max_candidates: of one copy, over both tiers.
+    """
+    photos, columns = families.thumbnails.shape[:2]
+    queries = families.thumbnails[:, 1:].reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    originals = families.thumbnails[:, 0]
+    vectors = families.vectors[:, 1:].reshape(len(queries), -1)
+    hashes, base_hashes = turned_hashes(queries), turned_hashes(originals)
+    tiers = [
+        hash_candidates(hashes, base_hashes[:, 0], max_hamming),
+        cosine_candidates(vectors, families.vectors[:, 0], num_nearest),
+    ]
+    query, base, overflow = cap_candidates(tiers, len(queries), max_candidates)
+    distance, _ = turned_distance(hashes[query], base_hashes[base])
+    cosine = np.einsum("nd,nd->n", vectors[query], families.vectors[base, 0])
+    signals = pair_signals(queries[query], originals[base], distance, cosine)
+    photo, copy = np.divmod(query, columns - 1)
+    return Pairs(photo, copy, base, signals, int(overflow.sum()), (photos, columns - 1))
+
+
+def fit(pairs: Pairs, precision: float = 0.95, num_hidden: int = 0, words: str = "") -> PairModel:
+    """The verifier fitted on candidates.
+
+    A photo whose query finds another photo's original stands in one fold with its query.
+    """
+    return fit_pair_model(
+        pairs.signals,
+        pairs.is_same,
+        pairs.photo,
+        precision=precision,
+        num_hidden=num_hidden,
+        trained_on=words,
+    )
+
+
+def demo_pictures(num_photos: int, seed: int) -> list[bytes]:
+    """Pictures of the demo corpus, one of each group of skin-tone variants."""
+    file = resources.files("pipeline.demo") / "data" / "images.parquet"
+    with resources.as_file(file) as path:
+        table = pq.read_table(path, columns=["image_id", "bytes"])
+    ids = table["image_id"].to_pylist()
+    rows = [row for row, image_id in enumerate(ids) if family_of(image_id) == image_id]
+    taken = sample_photos([ids[row] for row in rows], num_photos, seed)
+    return [table["bytes"][rows[at]].as_py() for at in taken]
+
+
+def main() -> None:
+    """Fit the packaged model and write it."""
+    from pipeline.kernels.encode_images import load_image_encoder
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--photos", type=int, default=NUM_PHOTOS)
+    given = parser.parse_args()
+    encoder = load_image_encoder("package:efficientnet_lite0", IMAGE_SIZE)
+    families = make_families(demo_pictures(given.photos, seed=0), encoder.encode)
+    words = f"edit families of {given.photos} pictures of the demo corpus"
+    given.output.write_text(fit(candidate_pairs(families), words=words).to_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The verifier's model: planted truth, a round trip through JSON, the threshold by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.kernels.pair_model import PairModel, fit_pair_model, threshold_at_precision
+from pipeline.kernels.pair_signals import SIGNALS
+
+
+def planted(n: int = 1800, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Signals whose truth is a known probability: only the first two of them speak."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, len(SIGNALS))).astype(np.float32)
+    chance = 1 / (1 + np.exp(-(3 * x[:, 0] + 2 * x[:, 1])))
+    return x, rng.random(n) < chance, np.repeat(np.arange(n // 6), 6), chance
+
+
+@pytest.mark.parametrize("num_hidden", [0, 4])
+def test_planted_chance_is_found(num_hidden: int) -> None:
+    x, is_same, photo, _ = planted()
+    model = fit_pair_model(x, is_same, photo, num_hidden=num_hidden, precision=0.9, decay=10.0)
+    new, truth, _, chance = planted(4000, seed=1)
+    predicted = model.predict(new)
+    assert np.abs(predicted - chance).mean() < 0.07  # calibrated, on pairs never seen
+    taken = predicted >= model.threshold
+    assert truth[taken].mean() > 0.85
+
+
+def test_a_model_survives_json() -> None:
+    x, is_same, photo, _ = planted()
+    model = fit_pair_model(x, is_same, photo, num_hidden=3, trained_on="planted")
+    read = PairModel.from_json(model.to_json())
+    assert np.abs(read.predict(x) - model.predict(x)).max() < 1e-4
+    assert (read.trained_on, read.precision) == ("planted", 0.95)
+    assert read.to_json() == model.to_json()
+
+
+def test_a_model_of_other_signals_is_refused() -> None:
+    x, is_same, photo, _ = planted()
+    record = json.loads(fit_pair_model(x, is_same, photo, num_hidden=0).to_json())
+    with pytest.raises(ValueError, match="expected format 1 with signals"):
+        PairModel.from_json(json.dumps(record | {"signals": ["cosine"]}))
+    with pytest.raises(ValueError, match="missing or unknown slope"):
+        PairModel.from_json(json.dumps({k: v for k, v in record.items() if k != "slope"}))
+    with pytest.raises(ValueError, match="mean has shape"):
+        PairModel.from_json(json.dumps(record | {"mean": [0.0]}))
+
+
+def test_decision_by_hand() -> None:
+    zeros = np.zeros(len(SIGNALS))
+    weight = zeros.copy()
+    weight[0] = 2.0
+    none = np.zeros((len(SIGNALS), 0))
+    model = PairModel(zeros, zeros + 1, none, np.zeros(0), weight, bias=-1.0)
+    given = np.zeros((3, len(SIGNALS)))
+    given[:, 0] = [0.5, 1.0, 100.0]  # cut at four deviations
+    assert model.decision(given).tolist() == [0.0, 1.0, 7.0]
+    assert model.predict(given)[0] == 0.5
+
+
+def test_threshold_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.8, 0.7, 0.6])
+    is_same = np.array([True, True, False, True, False])
+    # Precision at 0.9: 1; at 0.8 (both of the tie): 2/3; at 0.7: 3/4; at 0.6: 3/5.
+    assert threshold_at_precision(scores, is_same, 0.95) == 0.9
+    assert threshold_at_precision(scores, is_same, 0.75) == 0.7
+    assert threshold_at_precision(scores, is_same, 0.6) == 0.6
+    assert threshold_at_precision(scores, ~is_same, 0.95) is None
+    assert threshold_at_precision(scores[:0], is_same[:0], 0.95) is None
+
+
+def test_fewer_photos_than_folds_are_refused() -> None:
+    x, is_same, photo, _ = planted(60)
+    with pytest.raises(ValueError, match="pairs of one kind only"):
+        fit_pair_model(x, is_same, np.zeros_like(photo))
