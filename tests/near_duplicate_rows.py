@@ -16,6 +16,9 @@ class Context:
     def count(self, df):
         return df.count()
 
+    def scan(self, df, columns, fn, ddl):
+        return df.select(*columns).mapInArrow(fn, ddl)
+
 
 def cells(centroids):
     """Centroids as a small table; its class is local because tasks cannot import this file."""

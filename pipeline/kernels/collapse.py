@@ -1,4 +1,4 @@
-"""Equal hashes to one row and a star of links, so that hot keys cost linear time (N3)."""
+"""Equal hashes as one row and its copies, so that hot keys cost linear time (N3)."""
 
 from __future__ import annotations
 
@@ -10,38 +10,32 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
-class Collapsed(NamedTuple):
-    """Distinct hashes with their smallest id, and a star for each hash with several.
+class Firsts(NamedTuple):
+    """Positions of rows by whether their id is the smallest of their hash. int64 each.
 
     Attributes:
-        hashes: uint64 (n,), ascending.
-        ids: smallest id of each hash, the type that was given.
-        star_left: the smallest id, once for each other member ...
-        star_right: ... and that member.
+        firsts: one a hash, by ascending hash.
+        others: the rest, by ascending hash.
     """
 
-    hashes: NDArray[np.uint64]
-    ids: pa.Array
-    star_left: pa.Array
-    star_right: pa.Array
+    firsts: NDArray[np.int64]
+    others: NDArray[np.int64]
 
 
-def collapse_identical(hashes: NDArray[np.uint64], ids: pa.Array) -> Collapsed:
-    """Replace rows of equal hash by one, linking the others to it: linear in hot keys.
+def split_firsts(hashes: NDArray[np.uint64], ids: pa.Array | pa.ChunkedArray) -> Firsts:
+    """Tell the row of smallest id of each hash from the others.
 
     Args:
-        hashes: uint64 (n,). Leave out flat pictures: their hashes say nothing.
-        ids: n distinct ids without nulls, strings or integers; smallest by UTF-8 bytes or value.
+        hashes: uint64 (n,).
+        ids: n distinct ids without nulls; smallest by UTF-8 bytes or value.
     """
-    by_id = pc.sort_indices(ids).to_numpy()
-    order = by_id[np.argsort(hashes[by_id], kind="stable")]
+    order = np.argsort(hashes)
     ordered = hashes[order]
-    is_first = np.ones(len(order), dtype=np.bool_)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    first_of_row = order[is_first][np.cumsum(is_first) - 1]
-    return Collapsed(
-        ordered[is_first],
-        ids.take(pa.array(order[is_first])),
-        ids.take(pa.array(first_of_row[~is_first])),
-        ids.take(pa.array(order[~is_first])),
-    )
+    repeats = ordered[1:] == ordered[:-1]
+    is_shared = np.r_[False, repeats] | np.r_[repeats, False]
+    if is_shared.any():
+        shared = order[is_shared]
+        rows = pa.table({"hash": hashes[shared], "id": ids.take(pa.array(shared))})
+        by = [("hash", "ascending"), ("id", "ascending")]
+        order[is_shared] = shared[pc.sort_indices(rows, sort_keys=by).to_numpy()]
+    return Firsts(order[np.r_[True, ~repeats][: len(order)]], order[1:][repeats])

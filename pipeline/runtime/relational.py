@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -14,20 +16,29 @@ from pipeline.config.base import Params
 from pipeline.files.storage import Storage
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.writer import PartWriter
-from pipeline.stages.stage import RelationalStage, SmallTable
+from pipeline.stages.stage import ArrowMap, RelationalStage, SmallTable
 from schemas.contract import Table
 
 logger = logging.getLogger(__name__)
 
 _BUCKET = "_bucket"
+SCAN_ROWS = 1 << 17
+"""Rows of a batch that a scan hands on."""
 
 
 class RelationalContext:
     """What a stage may ask while it builds its plan; see ``StageContext``."""
 
-    def __init__(self, spark: SparkSession, storage: Storage, folder: str) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        storage: Storage,
+        folder: str,
+        inputs: Iterable[DataFrame] = (),
+    ) -> None:
         self._spark = spark
         self.storage, self.folder = storage, folder
+        self._inputs = list(inputs)
         self._scratch = f"{folder}/_scratch"
         self._numbers = itertools.count()
 
@@ -40,6 +51,37 @@ class RelationalContext:
     def count(self, df: DataFrame) -> int:
         """Rows of a materialised frame."""
         return df.count()
+
+    def scan(self, df: DataFrame, columns: Sequence[str], fn: ArrowMap, ddl: str) -> DataFrame:
+        """Columns of an input through ``fn``, read by pyarrow, one task a file."""
+        names = self._files(df)
+        if not names:
+            return df.select(*columns).mapInArrow(fn, ddl)
+        storage, chosen = self.storage, list(columns)
+
+        def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for name in batch.column("name").to_pylist():
+                    with storage.open_read(name) as handle:
+                        rows = pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen)
+                        yield from fn(rows)
+
+        listed = self._spark.createDataFrame(list(enumerate(names)), "number int, name string")
+        return listed.repartitionById(len(names), F.col("number")).mapInArrow(read, ddl)
+
+    def _files(self, df: DataFrame) -> list[str]:
+        """Names of an input's files below the root; none where it is no plain table there."""
+        if not any(df is given for given in self._inputs):
+            return []
+        names = []
+        for uri in sorted(df.inputFiles()):
+            parts = urlsplit(uri)
+            paths = (unquote(parts.path), unquote(parts.netloc + parts.path))
+            below = [p for p in paths if p.startswith(f"{self.storage.root}/")]
+            if not below:
+                return []
+            names.append(below[0].removeprefix(f"{self.storage.root}/"))
+        return names
 
     def clear(self) -> None:
         """Remove the scratch folder."""
@@ -81,7 +123,8 @@ def run_relational(
     Raises:
         ValueError: the function returned other tables than it declares.
     """
-    context = RelationalContext(spark, storage, folder)
+    frames_in = [given for given in inputs.values() if isinstance(given, DataFrame)]
+    context = RelationalContext(spark, storage, folder, frames_in)
     frames = stage.fn(**inputs, params=params, ctx=context)
     expected = {table.name for table in stage.outputs}
     if set(frames) != expected:

@@ -13,7 +13,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.images import NearDuplicateParams
-from pipeline.stages.near_pairs import perceptual_pairs, semantic_pairs, star_pairs
+from pipeline.stages.hash_pairs import perceptual_pairs
+from pipeline.stages.near_pairs import semantic_pairs, star_pairs
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
 from schemas.images import EMBEDDING_CELLS, IMAGE_FINGERPRINTS, NEAR_DUPLICATE_PAIRS
 from schemas.ingested import IMAGE_EMBEDDINGS

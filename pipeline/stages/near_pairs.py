@@ -6,7 +6,6 @@ Every function returns ``image_id_a, image_id_b, tier, distance``; a pair may st
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -16,14 +15,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.images import NearDuplicateParams
-from pipeline.kernels.block_keys import TablePlan, plan_tables, table_keys
 from pipeline.kernels.cells import absorb_hot, assign_cells, cosine_pairs
-from pipeline.kernels.hamming import near_hashes
-from pipeline.kernels.hashing import hash_ints
 from pipeline.kernels.row_checks import one_array
 from pipeline.kernels.vectors import from_matrix, l2_normalise, row_products, to_matrix
-from pipeline.stages.arrow import all_rows, whole_keys
-from pipeline.stages.stage import SmallTable, StageContext
+from pipeline.stages.arrow import whole_keys
+from pipeline.stages.stage import SmallTable
 
 logger = logging.getLogger(__name__)
 
@@ -49,34 +45,6 @@ def star_pairs(df: DataFrame, signal: str, tier: str) -> DataFrame:
         F.lit(tier).alias("tier"),
         F.lit(0.0).cast("float").alias("distance"),
     )
-
-
-def perceptual_pairs(
-    fingerprints: DataFrame, params: NearDuplicateParams, ctx: StageContext
-) -> DataFrame:
-    """All pairs of hashes within the radius, by block-permuted keys: recall 1 by construction.
-
-    Cost: (distinct hashes) x (tables) rows of 16 bytes shuffled once. No task holds more than about
-    ``task_rows`` of them.
-    """
-    hashed = fingerprints.where(~F.col("is_flat")).select("image_id", "phash")
-    same = star_pairs(hashed, "phash", "perceptual")
-    if params.max_hamming == 0:
-        return same
-    first = hashed.groupBy("phash").agg(F.min("image_id").alias("image_id"))
-    distinct = ctx.materialise(first)
-    plan = plan_tables(ctx.count(distinct), params.max_hamming)
-    logger.info("near_duplicate_tables", extra={"fields": {"plan": plan.explanation}})
-    num_tasks = max(1, math.ceil(plan.num_hashes * plan.num_tables / params.task_rows))
-    keyed = distinct.select("phash").mapInArrow(
-        _router(plan, num_tasks), "route int, t int, phash bigint"
-    )
-    routed = keyed.repartitionById(num_tasks, F.col("route"))
-    found = routed.mapInArrow(_searcher(plan), "low bigint, high bigint, distance float")
-    one = distinct.select(F.col("phash").alias("low"), F.col("image_id").alias("one"))
-    two = distinct.select(F.col("phash").alias("high"), F.col("image_id").alias("two"))
-    named = found.join(one, on="low", how="inner").join(two, on="high", how="inner")
-    return same.unionByName(_ordered(named, F.lit("perceptual")))
 
 
 def semantic_pairs(
@@ -112,42 +80,6 @@ def _ordered(df: DataFrame, tier: Column) -> DataFrame:
         tier.alias("tier"),
         F.col("distance").cast("float").alias("distance"),
     )
-
-
-def _router(plan: TablePlan, num_tasks: int) -> ArrowMap:
-    """Every hash once a table, with the task where all hashes of its key meet."""
-
-    def route(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            hashes = batch.column("phash").to_numpy().view(np.uint64)
-            for table in range(plan.num_tables):
-                keys = table_keys(hashes, plan, table)
-                spread = hash_ints(keys.view(np.int64), table, "near_duplicate_route")
-                routes = (spread % np.uint64(num_tasks)).astype(np.int32)
-                tables = np.full(len(hashes), table, np.int32)
-                columns = [pa.array(routes), pa.array(tables), batch.column("phash")]
-                yield pa.RecordBatch.from_arrays(columns, ["route", "t", "phash"])
-
-    return route
-
-
-def _searcher(plan: TablePlan) -> ArrowMap:
-    def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for rows in all_rows(batches):
-            tables = rows["t"].to_numpy()
-            hashes = rows["phash"].to_numpy().view(np.uint64)
-            order = np.argsort(tables, kind="stable")
-            bounds = np.searchsorted(tables[order], np.arange(plan.num_tables + 1))
-            for table in range(plan.num_tables):
-                part = hashes[order[bounds[table] : bounds[table + 1]]]
-                if len(part) > 1:
-                    found = near_hashes(part, plan, table)
-                    columns = [found.low.view(np.int64), found.high.view(np.int64)]
-                    columns.append(found.distance.astype(np.float32))
-                    arrays = [pa.array(c) for c in columns]
-                    yield pa.RecordBatch.from_arrays(arrays, ["low", "high", "distance"])
-
-    return search
 
 
 def _cells_of(

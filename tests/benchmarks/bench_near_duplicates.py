@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -162,7 +163,7 @@ class Run:
         ran = in_process(systems.ours, table, radius, str(scratch), environment=THREADS)
         shutil.rmtree(scratch)
         seconds, found = ran.value
-        self._keep(name, ran, seconds, pq.ParquetFile(table).metadata.num_rows)
+        self._keep(name, ran, seconds, pads.dataset(table).count_rows())
         assert isinstance(found, np.ndarray)
         return found
 

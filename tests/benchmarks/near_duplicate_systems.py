@@ -1,19 +1,21 @@
 """Searches of near-duplicates beside each other: ours under Spark, Spark SQL, faiss, a BK-tree.
 
-Every function is for a process of its own and returns wall seconds with what it found. The start of
-the JVM is in none, the start of Spark's Python workers is in ours. Pairs are rows (low, high) of
-positions, int64 (n, 2).
+Every function is for a process of its own and returns wall seconds with what it found. Sessions of
+Spark are started and have run one small job, Python workers included, before the clock starts.
+Pairs are rows (low, high) of positions, int64 (n, 2).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -25,21 +27,21 @@ def ours(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.int64
     """The perceptual tier of `find_near_duplicates`, pairs written as Parquet.
 
     Args:
-        table: Parquet file of image_id, phash, is_flat.
+        table: folder of Parquet files of image_id, phash, is_flat, as a bucketed table has them.
         radius: bits.
         scratch: folder for what the stage materialises and for the result.
     """
     from pipeline.config.images import NearDuplicateParams
     from pipeline.files.storage import open_storage
     from pipeline.runtime.relational import RelationalContext
-    from pipeline.stages.near_pairs import perceptual_pairs
+    from pipeline.stages.hash_pairs import perceptual_pairs
 
     spark = _session(scratch)
-    ctx = RelationalContext(spark, open_storage(scratch), "stage")
+    fingerprints = spark.read.parquet(f"file://{table}")
+    root = open_storage(str(Path(table).parent))
+    ctx = RelationalContext(spark, root, Path(scratch).name, [fingerprints])
     started = time.perf_counter()
-    pairs = perceptual_pairs(
-        spark.read.parquet(f"file://{table}"), NearDuplicateParams(max_hamming=radius), ctx
-    )
+    pairs = perceptual_pairs(fingerprints, NearDuplicateParams(max_hamming=radius), ctx)
     pairs.select("image_id_a", "image_id_b", "distance").write.parquet(f"file://{scratch}/pairs")
     seconds = time.perf_counter() - started
     spark.stop()
@@ -50,7 +52,7 @@ def spark_sql(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.
     """A self-join on the same keys: the agreeing bits of each of the plan's tables."""
     from pipeline.kernels.block_keys import plan_tables
 
-    plan = plan_tables(pq.ParquetFile(table).metadata.num_rows, radius)
+    plan = plan_tables(pads.dataset(table).count_rows(), radius)
     masks = ", ".join(f"{mask}L" for mask in plan.masks.view(np.int64).tolist())
     spark = _session(scratch)
     started = time.perf_counter()
@@ -188,7 +190,17 @@ def _session(scratch: str) -> Any:
 
     Path(scratch).mkdir(parents=True, exist_ok=True)
     settings = RuntimeParams(cores=CORES, driver_memory="6g", shuffle_partitions=SHUFFLE_PARTITIONS)
-    return open_session("near_duplicates", settings, f"{scratch}/spark")
+    spark = open_session("near_duplicates", settings, f"{scratch}/spark")
+
+    def same(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pipeline.stages.hash_pairs
+        import pipeline.stages.near_pairs  # noqa: F401
+
+        yield from batches
+
+    few = spark.range(1000, numPartitions=CORES).mapInArrow(same, "id bigint")
+    few.groupBy("id").count().write.parquet(f"file://{scratch}/warm")
+    return spark
 
 
 def _hashes(table: str) -> NDArray[np.uint64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -13,7 +15,7 @@ from pipeline.kernels.vectors import from_matrix, l2_normalise, row_products
 
 PLANTED_SHARE = 20
 """One row in so many has a planted partner."""
-ROW_GROUP = 1 << 18
+ROW_GROUP, NUM_FILES = 1 << 18, 8
 _BLOCK = 1 << 17
 
 
@@ -21,7 +23,7 @@ def plant_hashes(path: str, count: int, radius: int, hot: int = 0) -> NDArray[np
     """Write random hashes, some of them others' with 1 to ``radius`` bits flipped.
 
     Args:
-        path: of the file: image_id (a position), phash, is_flat.
+        path: of the folder of files: image_id (a position), phash, is_flat.
         count: rows.
         radius: bits.
         hot: rows (the first) that share the key of the plan's middle table; what is left of their
@@ -48,7 +50,7 @@ def plant_hashes(path: str, count: int, radius: int, hot: int = 0) -> NDArray[np
         "phash": pa.array(hashes.view(np.int64)),
         "is_flat": pa.array(np.zeros(count, np.bool_)),
     }
-    pq.write_table(pa.table(columns), path, row_group_size=ROW_GROUP)
+    _write(pa.table(columns), path)
     first = np.arange(num_pairs)
     return np.stack([first, first + count - num_pairs], axis=1)
 
@@ -59,7 +61,7 @@ def plant_vectors(path: str, count: int, width: int, tau: float) -> NDArray[np.i
     A vector is its cluster's centre and as much noise; there are sqrt(count) clusters.
 
     Args:
-        path: of the file: image_id (a position), embedding.
+        path: of the folder of files: image_id (a position), embedding.
         count: rows.
         width: of a vector.
         tau: least cosine of a planted pair.
@@ -82,7 +84,7 @@ def plant_vectors(path: str, count: int, width: int, tau: float) -> NDArray[np.i
     cosine = rng.uniform(tau + 1e-4, 1, num_pairs)[:, None]
     x[-num_pairs:] = l2_normalise(cosine * base + np.sqrt(1 - cosine**2) * other)
     columns = {"image_id": _names(count), "embedding": from_matrix(x)}
-    pq.write_table(pa.table(columns), path, row_group_size=ROW_GROUP, use_dictionary=False)
+    _write(pa.table(columns), path)
     first = np.arange(num_pairs)
     planted = np.stack([first, first + count - num_pairs], axis=1)
     assert row_products(x, x, planted[:, 0], planted[:, 1]).min() >= tau
@@ -113,6 +115,16 @@ def brute_force(hashes: NDArray[np.uint64], radius: int) -> NDArray[np.int64]:
         upper = one < two
         found.append(np.stack([one[upper], two[upper]], axis=1) + at)
     return np.concatenate(found)
+
+
+def _write(rows: pa.Table, folder: str) -> None:
+    """Rows in files of equal size, as the buckets of a table."""
+    Path(folder).mkdir()
+    size = -(-len(rows) // NUM_FILES)
+    for number in range(NUM_FILES):
+        path = f"{folder}/part-{number:05d}.parquet"
+        part = rows.slice(number * size, size)
+        pq.write_table(part, path, row_group_size=ROW_GROUP, use_dictionary=False)
 
 
 def _names(count: int) -> pa.Array:

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels import hamming
-from pipeline.kernels.block_keys import permute, unpermute
+from pipeline.kernels import block_keys, hamming
+from pipeline.kernels.block_keys import permute, table_routes, unpermute
+from pipeline.kernels.collapse import split_firsts
 from pipeline.kernels.hamming import (
-    collapse_identical,
     near_hashes,
     near_pairs,
     near_pairs_between,
@@ -190,15 +191,59 @@ def test_batches_add_up():
 
 @pytest.mark.parametrize("radius", RADII)
 @pytest.mark.parametrize("num_hashes", [1, 1_000_000, 1_329_000_000])
-def test_plan(radius, num_hashes):
+def test_plan_leaves_a_key_untouched_by_any_errors_within_the_radius(radius, num_hashes):
     plan = plan_tables(num_hashes, radius)
     assert sum(size for _, size in plan.blocks) == 64
-    assert plan.num_tables <= 512
+    assert sum(part.radius + 1 for part in plan.parts) == radius + 1
     assert f"radius={radius}" in plan.explanation
-    m = len(plan.blocks)
-    assert set(plan.chosen) == set(combinations(range(m), m - radius))
     for table in range(plan.num_tables):
         assert int(plan.masks[table]).bit_count() == plan.key_bits[table]
+    # Worst cases: a bit of every block combination that is as spread out as can be.
+    blocks = [1 << low for low, _ in plan.blocks]
+    rng = np.random.default_rng(radius)
+    hit = list(combinations(blocks, min(radius, len(blocks))))
+    some = [hit[i] for i in rng.integers(0, len(hit), 3000)] if len(hit) > 3000 else hit
+    errors = np.array([sum(bits) for bits in some], np.uint64)
+    assert ((errors[:, None] & plan.masks) == 0).any(axis=1).all()
+
+
+@pytest.mark.parametrize("num_hashes", [3, 50_000, 10_000_000])
+@pytest.mark.parametrize(("radius", "width"), [(1, 8), (2, 12), (3, 16)])
+def test_plan_is_the_cheapest_of_all_ways_to_share_the_radius(num_hashes, radius, width):
+    def ways(shares, bits):
+        """All lists of parts, ordered ones too."""
+        if shares == 0:
+            return [()] if bits == 0 else []
+        return [
+            (block_keys.Part(own, m, share - 1), *rest)
+            for share in range(1, shares + 1)
+            for own in range(share, bits + 1)
+            for m in (range(share, own + 1) if share > 1 else (1,))
+            for rest in ways(shares - share, bits - own)
+        ]
+
+    def cost(parts):
+        total = 0.0
+        for bits, m, tolerated in parts:
+            chance = num_hashes / 2 * 2.0 ** (-bits * (m - tolerated) / m)
+            one = block_keys.CROWDING * chance * block_keys.CANDIDATE_NANOSECONDS
+            total += comb(m, tolerated) * (block_keys.ROW_NANOSECONDS + one)
+        return total
+
+    found = cost(plan_tables(num_hashes, radius, width=width).parts)
+    assert found == pytest.approx(min(map(cost, ways(radius + 1, width))))
+
+
+def test_routes_keep_a_key_together_and_spread_keys_evenly():
+    hashes = np.random.default_rng(3).integers(0, 1 << 64, 50_000, dtype=np.uint64)
+    plan = plan_tables(1_000_000, 3)
+    for table in range(plan.num_tables):
+        routes = table_routes(hashes, plan, table, 7)
+        noise = np.uint64(0xFFFF_FFFF_FFFF_FFFF) ^ plan.masks[table]
+        np.testing.assert_array_equal(routes, table_routes(hashes ^ noise, plan, table, 7))
+        sizes = np.bincount(routes, minlength=7)
+        assert len(sizes) == 7
+        assert sizes.min() > 0.9 * sizes.mean()
 
 
 def test_plan_follows_the_corpus():
@@ -206,7 +251,7 @@ def test_plan_follows_the_corpus():
     small, large = plan_tables(10_000, 3), plan_tables(1_329_000_000, 3)
     assert small.num_tables < large.num_tables
     assert large.candidates_per_probe < 1000
-    assert min(large.key_bits) >= 25
+    assert min(large.key_bits) >= 22
     with pytest.raises(ValueError, match="radius"):
         plan_tables(10, 9)
     with pytest.raises(ValueError, match="width"):
@@ -231,20 +276,20 @@ def test_permuting_keeps_distances(values, radius):
         assert free >= 0
 
 
-def test_collapse_by_hand():
+def test_firsts_by_hand():
     hashes = np.array([9, 7, 9, 9, 7, 1], dtype=np.uint64)
-    got = collapse_identical(hashes, pa.array(["d", "é", "b", "c", "f", "a"]))
-    assert got.hashes.tolist() == [1, 7, 9]
-    assert got.ids.to_pylist() == ["a", "f", "b"]
-    star = sorted(zip(got.star_left.to_pylist(), got.star_right.to_pylist(), strict=True))
-    assert star == [("b", "c"), ("b", "d"), ("f", "é")]
-    numbers = collapse_identical(hashes, pa.array([5, 4, 3, 2, 1, 0]))
-    assert numbers.ids.to_pylist() == [0, 1, 2]
+    got = split_firsts(hashes, pa.array(["d", "é", "b", "c", "f", "a"]))
+    assert got.firsts.tolist() == [5, 4, 2]
+    assert sorted(got.others.tolist()) == [0, 1, 3]
+    assert hashes[got.others].tolist() == [7, 9, 9]
+    numbers = split_firsts(hashes, pa.array([5, 4, 3, 2, 1, 0]))
+    assert numbers.firsts.tolist() == [5, 4, 3]
+    nothing = split_firsts(hashes[:0], pa.array([], pa.string()))
+    assert len(nothing.firsts) == len(nothing.others) == 0
 
 
 def test_a_million_copies_are_one_hash():
     hashes = np.full(1_000_000, 42, dtype=np.uint64)
-    got = collapse_identical(hashes, pa.array(np.arange(1_000_000)[::-1].copy()))
-    assert got.ids.to_pylist() == [0]
-    assert len(got.star_right) == 999_999
-    assert len(near_hashes(got.hashes, plan_tables(1, 3), 0).low) == 0
+    got = split_firsts(hashes, pa.array(np.arange(1_000_000)[::-1].copy()))
+    assert got.firsts.tolist() == [999_999]
+    assert len(got.others) == 999_999

@@ -1,0 +1,214 @@
+"""Pairs of perceptual hashes within a radius, by two packed shuffles (SPEC N2, N3).
+
+First the hashes alone: each goes once a table to the task where all hashes of its key meet, and
+pairs of hashes come out. Then the names: images and pairs go to the task of their hash.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipeline.config.images import NearDuplicateParams
+from pipeline.kernels.block_keys import TablePlan, plan_tables, table_routes
+from pipeline.kernels.collapse import split_firsts
+from pipeline.kernels.hamming import near_hashes
+from pipeline.kernels.hashing import hash_ints
+from pipeline.stages.packed import PACKED_DDL, in_blocks, pack, shuffle_packed, unpack
+from pipeline.stages.stage import ArrowMap, StageContext
+
+logger = logging.getLogger(__name__)
+
+HASH_BLOCK, NAME_BLOCK = 1 << 20, 1 << 18
+"""Rows that are packed at once."""
+_NAME_SHARE = 4
+"""Tasks that name hashes for one that compares them: a name has four times a hash's bytes."""
+_NAME, _PAIR, _COPY = 0, 1, 2
+"""Kinds of blocks of the second shuffle, in the order in which a task needs them."""
+_NAMED_DDL = "low bigint, high bigint, distance float, one string, two string"
+_NAMED = pa.schema(
+    [
+        ("low", pa.int64()),
+        ("high", pa.int64()),
+        ("distance", pa.float32()),
+        ("one", pa.string()),
+        ("two", pa.string()),
+    ]
+)
+
+
+def perceptual_pairs(
+    fingerprints: DataFrame, params: NearDuplicateParams, ctx: StageContext
+) -> DataFrame:
+    """All pairs of hashes within the radius, by block-permuted keys: recall 1 by construction.
+
+    Images of one hash are a star around the smallest image_id, which also stands for them in the
+    pairs with other hashes. Flat images match nothing.
+
+    Cost: (images) x (tables) x 8 bytes shuffled, then image_id and hash once. A task holds about
+    ``task_rows`` rows, however many images share a hash: a million copies of one are streamed.
+
+    Args:
+        fingerprints: image_id, phash, is_flat.
+        params: ``max_hamming``, ``task_rows``.
+        ctx: of the stage.
+
+    Returns:
+        image_id_a < image_id_b, tier, distance (bits); each pair once.
+    """
+    num_images = ctx.count(fingerprints)
+    plan = plan_tables(num_images, params.max_hamming)
+    logger.info("near_duplicate_tables", extra={"fields": {"plan": plan.explanation}})
+    num_routes = max(1, math.ceil(num_images / params.task_rows))
+    name_routes = _NAME_SHARE * num_routes
+    columns = ("image_id", "phash", "is_flat")
+    blocks = ctx.scan(fingerprints, columns, _pack_names(name_routes), PACKED_DDL)
+    if params.max_hamming > 0:
+        keyed = ctx.scan(fingerprints, columns[1:], _pack_hashes(plan, num_routes), PACKED_DDL)
+        found = shuffle_packed(keyed, plan.num_tables * num_routes).mapInArrow(
+            _search(plan, num_routes, name_routes), PACKED_DDL
+        )
+        blocks = blocks.unionByName(found)
+    named = shuffle_packed(blocks, name_routes).mapInArrow(_name, _NAMED_DDL)
+    # Both ends of a pair were named by different tasks; a star's rows have both already.
+    is_copy = F.when(F.col("low") == F.col("high"), F.col("two"))
+    ends = ("one", "two", "distance")
+    whole = named.groupBy("low", "high", is_copy).agg(*(F.max(name).alias(name) for name in ends))
+    return whole.select(
+        F.least("one", "two").alias("image_id_a"),
+        F.greatest("one", "two").alias("image_id_b"),
+        F.lit("perceptual").alias("tier"),
+        "distance",
+    )
+
+
+def _pack_hashes(plan: TablePlan, num_routes: int) -> ArrowMap:
+    """Distinct hashes of a block, once a table."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for block in in_blocks(_not_flat(batches), HASH_BLOCK):
+            hashes = np.sort(_unsigned(block.column("phash")))
+            hashes = hashes[np.r_[True, hashes[1:] != hashes[:-1]]]
+            rows = pa.RecordBatch.from_arrays([pa.array(hashes.view(np.int64))], ["phash"])
+            for table in range(plan.num_tables):
+                routes = table_routes(hashes, plan, table, num_routes)
+                yield pack(rows, routes, first_route=table * num_routes)
+
+    return run
+
+
+def _search(plan: TablePlan, num_routes: int, name_routes: int) -> ArrowMap:
+    """Pairs of the hashes of a route, packed for the tasks that name their ends."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for route, blocks in groupby(unpack(batches), key=lambda block: block[0]):
+            parts = [_unsigned(rows["phash"]) for _, _, rows in blocks]
+            hashes = np.sort(np.concatenate(parts))
+            hashes = hashes[np.r_[True, hashes[1:] != hashes[:-1]]]
+            found = near_hashes(hashes, plan, route // num_routes)
+            if not len(found.low):
+                continue
+            for is_high, ends in enumerate((found.low, found.high)):
+                columns = [
+                    pa.array(found.low.view(np.int64)),
+                    pa.array(found.high.view(np.int64)),
+                    pa.array(found.distance),
+                    pa.array(np.full(len(ends), bool(is_high))),
+                ]
+                rows = pa.RecordBatch.from_arrays(columns, ["low", "high", "distance", "is_high"])
+                yield pack(rows, _name_routes(ends, name_routes), kind=_PAIR)
+
+    return run
+
+
+def _pack_names(num_routes: int) -> ArrowMap:
+    """The first image of each hash of a block, and its further images apart."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for block in in_blocks(_not_flat(batches), NAME_BLOCK):
+            hashes = _unsigned(block.column("phash"))
+            routes = _name_routes(hashes, num_routes)
+            split = split_firsts(hashes, block.column("image_id"))
+            for kind, rows in ((_NAME, split.firsts), (_COPY, split.others)):
+                if len(rows):
+                    yield pack(block.take(pa.array(rows)), routes[rows], kind=kind)
+
+    return run
+
+
+class _Names(NamedTuple):
+    """Smallest image_id of each hash of a route: uint64 (n,) ascending, and strings."""
+
+    hashes: NDArray[np.uint64]
+    ids: pa.Array
+
+    def of(self, hashes: NDArray[np.uint64]) -> pa.Array:
+        """Names of hashes that are there."""
+        return self.ids.take(pa.array(np.searchsorted(self.hashes, hashes)))
+
+
+def _name(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Pairs with the end that this route knows, and stars: columns of ``_NAMED``."""
+    for _, of_route in groupby(unpack(batches), key=lambda block: block[0]):
+        names: _Names | None = None
+        for kind, blocks in groupby(of_route, key=lambda block: block[1]):
+            tables = (rows for _, _, rows in blocks)
+            if kind == _NAME:
+                rows = pa.concat_tables(tables).combine_chunks()
+                hashes, ids = _unsigned(rows["phash"]), rows["image_id"].combine_chunks()
+                split = split_firsts(hashes, ids)
+                names = _Names(hashes[split.firsts], ids.take(pa.array(split.firsts)))
+                yield from _star(names, rows.take(pa.array(split.others)))
+                continue
+            assert names is not None  # every hash has a first image in some block
+            for rows in tables:
+                yield from _half_pairs(names, rows) if kind == _PAIR else _star(names, rows)
+
+
+def _half_pairs(names: _Names, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Pairs with the name of their low end, or of their high one."""
+    is_high = rows["is_high"].to_numpy()
+    none = pa.nulls(len(rows), pa.string())
+    for which, side in ((~is_high, "low"), (is_high, "high")):
+        if which.any():
+            part = rows.filter(pa.array(which))
+            ids = names.of(_unsigned(part[side]))
+            ends = (ids, none[: len(ids)]) if side == "low" else (none[: len(ids)], ids)
+            columns = [part["low"], part["high"], part["distance"].cast(pa.float32()), *ends]
+            yield from pa.table(columns, schema=_NAMED).to_batches()
+
+
+def _star(names: _Names, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Each row linked to the first image of its hash."""
+    if len(rows):
+        phash = rows["phash"]
+        first = names.of(_unsigned(phash))
+        # A copy is the first of its own block, not of all: it comes out as a name and a star.
+        zero = pa.array(np.zeros(len(rows), np.float32))
+        yield from pa.table(
+            [phash, phash, zero, first, rows["image_id"]], schema=_NAMED
+        ).to_batches()
+
+
+def _not_flat(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch.filter(pc.invert(batch.column("is_flat"))).drop_columns(["is_flat"])
+
+
+def _name_routes(hashes: NDArray[np.uint64], num_routes: int) -> NDArray[np.int64]:
+    spread = hash_ints(hashes.view(np.int64), 0, "perceptual_names")
+    return np.asarray(spread % np.uint64(num_routes), np.int64)
+
+
+def _unsigned(column: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    return np.asarray(column.to_numpy()).view(np.uint64)
