@@ -74,6 +74,8 @@ class Column:
         nullable: whether null is a legal value.
         min: least legal value (numbers; applies to the elements of an array), None for no bound.
         max: greatest legal value.
+        is_stored: values of a binary column stand in the files as they are, uncompressed and one
+            after the other, so that one of them can be read alone; for encoded images.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Column:
     nullable: bool = False
     min: float | None = None
     max: float | None = None
+    is_stored: bool = False
 
     @property
     def spark_type(self) -> str:
@@ -148,6 +151,11 @@ class Table:
     def empty(self) -> pa.Table:
         """A table of no rows."""
         return self.arrow_schema.empty_table()
+
+    @property
+    def stored(self) -> list[str]:
+        """Names of the columns whose values can be read alone."""
+        return [c.name for c in self.columns if c.is_stored]
 
     def to_markdown(self) -> str:
         """The contract as a Markdown section, for TABLES.md."""

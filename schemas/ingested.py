@@ -37,7 +37,21 @@ IMAGES = Table(
         Column(
             name="uri", type="string", doc="where the bytes are, if not in `bytes`", nullable=True
         ),
-        Column(name="bytes", type="binary", doc="encoded image, if not at `uri`", nullable=True),
+        Column(
+            name="bytes",
+            type="binary",
+            doc="encoded image, if not at `uri`",
+            nullable=True,
+            is_stored=True,
+        ),
+        Column(
+            name="num_bytes",
+            type="bigint",
+            doc="size of `bytes`",
+            unit="bytes",
+            nullable=True,
+            min=0,
+        ),
         Column(name="title", type="string", doc="title as the user wrote it", nullable=True),
         Column(name="description", type="string", doc="description or caption", nullable=True),
         Column(name="tags", type="array<string>", doc="user tags", nullable=True),

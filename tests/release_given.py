@@ -33,6 +33,10 @@ def image_id(i):
     return f"dir/im.ä{i}"
 
 
+IMAGES_FILE = "images.bin"
+"""Holds the images while the shards are written."""
+
+
 def content(i):
     return b"image %d " % i * (1 + i % 70)
 
@@ -46,6 +50,11 @@ def write_small_release(folder, num_shards=3, per_shard=4, image=content, image_
     samples = samples[: num_shards * per_shard]
     rows = [row(*sample, place, num_shards, image, image_format)
             for place, sample in enumerate(samples)]  # fmt: skip
+    stored = io.BytesIO()
+    for planned, (i, _) in zip(rows, samples, strict=True):
+        planned["offset"] = stored.tell()
+        stored.write(image(i))
+    storage.write_bytes_atomic(IMAGES_FILE, stored.getvalue())
     rows.sort(key=lambda r: (r["shard_id"], r["position"]))
     task = ShardTask(storage, ".", FetchPolicy(threads=1))
     records = list(task.write([pa.RecordBatch.from_pylist(rows, schema())], LABELS))
@@ -53,13 +62,14 @@ def write_small_release(folder, num_shards=3, per_shard=4, image=content, image_
         record["name"] = record["name"].removeprefix("./")
     write_release_files(storage, ".", **side_tables(rows, records), params=WriteReleaseParams())
     storage.remove("_done")
+    storage.remove(IMAGES_FILE)
     return storage
 
 
 def schema():
     text, number = pa.string(), pa.int64()
-    types = {"label_ids": pa.list_(pa.int32()), "weight": pa.float64(), "bytes": pa.binary()}
-    numbers = ("shard_id", "position", "copy_index", "num_bytes")
+    types = {"label_ids": pa.list_(pa.int32()), "weight": pa.float64()}
+    numbers = ("shard_id", "position", "copy_index", "num_bytes", "offset")
     return pa.schema(
         [(n, types.get(n, number if n in numbers else text)) for n in PlannedSample._fields]
     )
@@ -81,7 +91,8 @@ def row(i, copy, place, num_shards, image, image_format):
         "uri": None,
         "source": f"s{i % 2}",
         "licence": "CC0 | a" if i % 3 else None,
-        "bytes": data,
+        "part": IMAGES_FILE,
+        "offset": 0,
     }
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from pipeline.files.storage import ALLOWED_PROTOCOLS
+from pipeline.files.storage import ALLOWED_PROTOCOLS, Storage
 
 Item = TypeVar("Item")
 Content = bytes | memoryview
@@ -56,12 +56,34 @@ def fetch(uri: str, max_bytes: int, policy: FetchPolicy) -> bytes:
         TimeoutError: no answer within the time-out, at every try; local files have no time-out.
         OSError: it cannot be read, after all tries.
     """
+    return _try(lambda: _read(uri, max_bytes + 1), uri, is_local(uri), policy)
+
+
+def fetch_range(storage: Storage, name: str, offset: int, size: int, policy: FetchPolicy) -> bytes:
+    """``size`` bytes of a file below a root from ``offset`` on, or less where it ends before.
+
+    Args:
+        storage: root.
+        name: of the file.
+        offset: of the first byte.
+        size: in bytes.
+        policy: see there.
+
+    Raises:
+        TimeoutError: as :func:`fetch`.
+        OSError: as :func:`fetch`.
+    """
+    return _try(lambda: storage.read_range(name, offset, size), name, storage.is_local, policy)
+
+
+def _try(read: Callable[[], bytes], what: str, is_near: bool, policy: FetchPolicy) -> bytes:
+    """Result of the first try that succeeds."""
     pause = _FIRST_PAUSE_SECONDS
     for tries_left in range(policy.retries, -1, -1):
         try:
-            if is_local(uri):  # a thread of its own costs more than such a read
-                return _read(uri, max_bytes + 1)
-            return _within(policy.seconds, lambda: _read(uri, max_bytes + 1), uri)
+            if is_near:  # a thread of its own costs more than such a read
+                return read()
+            return _within(policy.seconds, read, what)
         except _FINAL:
             raise
         except Exception:  # clients of object stores have errors of their own

@@ -50,6 +50,8 @@ def check_images(table: pa.Table) -> Checked:
         if column.name not in table.column_names:
             nulls = pa.nulls(table.num_rows, column.type)
             table = table.append_column(column.name, nulls)
+    sizes = pc.binary_length(table["bytes"].cast(pa.binary())).cast(pa.int64())
+    table = table.set_column(table.column_names.index("num_bytes"), "num_bytes", sizes)
     checker = RowChecker(table.select(IMAGES.column_names), "image_id")
     checker.reject_bad_text(*_TEXT_COLUMNS)
     checker.reject_empty("image_id")

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pipeline.config.base import Params
 from pipeline.files.storage import Storage
 from pipeline.runtime.manifest import FileStats, TableManifest
+from pipeline.runtime.places import locate_stored
 from pipeline.runtime.writer import PartWriter
 from pipeline.stages.stage import ArrowMap, RelationalStage, SmallTable
 from schemas.contract import Table
@@ -60,14 +61,32 @@ class RelationalContext:
         storage, chosen = self.storage, list(columns)
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for name in batch.column("name").to_pylist():
-                    with storage.open_read(name) as handle:
-                        rows = pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen)
-                        yield from fn(rows)
+            for name in _names(batches):
+                with storage.open_read(name) as handle:
+                    yield from fn(pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen))
 
+        return self._listed(names).mapInArrow(read, ddl)
+
+    def locate(self, df: DataFrame, columns: Sequence[str], stored: str, sizes: str) -> DataFrame:
+        """Columns of an input, and where the values of its stored column stand in its files."""
+        names = self._files(df)
+        if not names:
+            raise ValueError(f"{stored}: its table is no input of this stage.")
+        storage, chosen = self.storage, list(columns)
+
+        def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for name in _names(batches):
+                with storage.open_read(name) as handle:
+                    yield from locate_stored(handle, name, chosen, stored, sizes)
+
+        kept = [f"{f.name} {f.dataType.simpleString()}" for f in df.select(chosen).schema.fields]
+        ddl = ", ".join([*kept, "part string", "offset bigint"])
+        return self._listed(names).mapInArrow(read, ddl)
+
+    def _listed(self, names: list[str]) -> DataFrame:
+        """One row and one task a file."""
         listed = self._spark.createDataFrame(list(enumerate(names)), "number int, name string")
-        return listed.repartitionById(len(names), F.col("number")).mapInArrow(read, ddl)
+        return listed.repartitionById(len(names), F.col("number"))
 
     def _files(self, df: DataFrame) -> list[str]:
         """Names of an input's files below the root; none where it is no plain table there."""
@@ -86,6 +105,11 @@ class RelationalContext:
     def clear(self) -> None:
         """Remove the scratch folder."""
         self.storage.remove(self._scratch)
+
+
+def _names(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
+    for batch in batches:
+        yield from batch.column("name").to_pylist()
 
 
 def read_frame(

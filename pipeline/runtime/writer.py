@@ -24,6 +24,8 @@ from schemas.contract import Table
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 64 << 20
 """A row group is cut at whichever comes first: readers hold one in memory."""
+STORED_ROWS = 16_384
+"""Rows of a group with a stored column. Its values are one page: Arrow begins another at 20,000."""
 
 
 def part_name(bucket: int) -> str:
@@ -63,13 +65,14 @@ class PartWriter:
         self._pending.append(rows)
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
-        while self._rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
-            self._flush(min(self._rows, ROW_GROUP_ROWS))
+        most = STORED_ROWS if self._table.stored else ROW_GROUP_ROWS
+        while self._rows >= most or self._bytes >= ROW_GROUP_BYTES:
+            self._flush(min(self._rows, most))
 
     def close(self) -> FileStats:
         """Complete the file, give it its name, read it back."""
-        if self._rows or self._writer is None:
-            self._flush(self._rows)
+        while self._rows or self._writer is None:
+            self._flush(min(self._rows, STORED_ROWS) if self._table.stored else self._rows)
         assert self._writer is not None
         assert self._handle is not None
         self._writer.close()
@@ -111,8 +114,20 @@ class PartWriter:
             self._handle = Path(self._temporary).open("wb")  # noqa: SIM115 - closed by close()
         else:
             self._handle = self._storage.fs.open(path, "wb")
+        stored = self._table.stored
+        # Paths of columns are those of their leaves, which only Parquet's own schema tells.
+        leaves = _leaves(schema) if stored else []
+        kept = [leaf for leaf in leaves if leaf not in stored]
         self._writer = pq.ParquetWriter(
-            self._handle, schema, compression="zstd", write_page_index=False
+            self._handle,
+            schema,
+            compression=dict.fromkeys(kept, "zstd") | dict.fromkeys(stored, "none")
+            if stored
+            else "zstd",
+            use_dictionary=kept if stored else True,
+            write_statistics=kept if stored else True,
+            data_page_size=1 << 30 if stored else None,
+            write_page_index=False,
         )
 
 
@@ -186,3 +201,11 @@ def _fixed_width(values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.DataType]
 
 def _empty(table: Table) -> pa.Table:
     return table.empty()
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Paths of Parquet's columns."""
+    out = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), out)
+    columns = pq.ParquetFile(pa.BufferReader(out.getvalue())).schema
+    return [columns.column(at).path for at in range(len(columns))]

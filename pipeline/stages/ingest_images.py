@@ -30,7 +30,7 @@ def ingest_images(
 
 STAGE = RelationalStage(
     name="ingest_images",
-    version=1,
+    version=2,
     fn=ingest_images,
     params=IngestParams,
     section="ingest",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files.fetch import Content, FetchPolicy, fetch, fetch_in_order
+from pipeline.files.fetch import Content, FetchPolicy, fetch, fetch_in_order, fetch_range
 from pipeline.files.sink import FileSink
 from pipeline.files.storage import Storage
 from pipeline.kernels.samples import Sample, sample_members
@@ -37,7 +37,10 @@ DONE = "_done"
 
 
 class PlannedSample(NamedTuple):
-    """A row of `shard_assignments` with what `images` knows of the image."""
+    """A row of `shard_assignments` with what `images` knows of the image.
+
+    The image is ``num_bytes`` from ``offset`` on in ``part``, a file below the root, or at ``uri``.
+    """
 
     shard_id: int
     position: int
@@ -50,9 +53,10 @@ class PlannedSample(NamedTuple):
     format: str
     num_bytes: int
     uri: str | None
+    part: str | None
+    offset: int | None
     source: str | None
     licence: str | None
-    bytes: memoryview | None
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,28 @@ class ShardTask:
     def _contents(
         self, rows: Iterable[PlannedSample]
     ) -> Generator[tuple[PlannedSample, Content | Exception]]:
+        def at_hand(row: PlannedSample) -> Content | None:
+            # A read of a local file is over before a thread for it would have begun. If it fails,
+            # it is read again there, where the error is noted with its key.
+            if row.part is None or not self.storage.is_local:
+                return None
+            with contextlib.suppress(OSError):
+                return stored(row)
+            return None
+
         def read(row: PlannedSample) -> Content:
+            if row.part is not None:
+                return stored(row)
             if row.uri is None:
                 raise FileNotFoundError("`images` has neither bytes nor a uri for it")
             return fetch(row.uri, row.num_bytes, self.policy)
 
-        return fetch_in_order(rows, attrgetter("bytes"), read, self.policy.threads)
+        def stored(row: PlannedSample) -> Content:
+            assert row.part is not None
+            assert row.offset is not None
+            return fetch_range(self.storage, row.part, row.offset, row.num_bytes, self.policy)
+
+        return fetch_in_order(rows, at_hand, read, self.policy.threads)
 
 
 class _Shard:
@@ -237,13 +257,9 @@ def _problem(row: PlannedSample, content: Content | Exception) -> str:
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[PlannedSample]:
-    *names, last = PlannedSample._fields
     for batch in batches:
-        columns = [batch.column(name).to_pylist() for name in names]
-        data = batch.column(last)
-        for i, values in enumerate(zip(*columns, strict=True)):
-            content = memoryview(data[i].as_buffer()) if data[i].is_valid else None
-            yield PlannedSample._make((*values, content))
+        columns = [batch.column(name).to_pylist() for name in PlannedSample._fields]
+        yield from map(PlannedSample._make, zip(*columns, strict=True))
 
 
 def _stems(names: Iterable[str], suffix: str) -> set[str]:

@@ -43,6 +43,14 @@ class StageContext(Protocol):
         """
         ...
 
+    def locate(self, df: DataFrame, columns: Sequence[str], stored: str, sizes: str) -> DataFrame:
+        """Columns of an input table with the places of the values of its stored column.
+
+        Adds ``part``, a file below the root (null where the value is), and ``offset`` in it; the
+        column ``sizes`` has their sizes. The values themselves are not read.
+        """
+        ...
+
     @property
     def storage(self) -> Storage:
         """The root, for stages whose tasks write files of their own."""

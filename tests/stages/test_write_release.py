@@ -56,7 +56,7 @@ def tables(folder=None):
             path.write_bytes(content(i))
             row["uri"] = f"file://{path}" if i % 4 else str(path)
         else:
-            row["bytes"] = content(i)
+            row |= {"bytes": content(i), "num_bytes": len(content(i))}
         images.append(row)
         samples += [(i, copy) for copy in range(2 if i < 4 else 1)]
     rows = [
@@ -260,9 +260,13 @@ class Killed(BaseException):
     """Stands for a signal."""
 
 
-def batches_of(given, shards, kill_after=None):
-
-    known = {row["image_id"]: row for row in given[IMAGES]}
+def batches_of(root, given, shards, kill_after=None):
+    """Planned rows of shards, one a batch; their images stand one after the other in a file."""
+    known = {}
+    with (root / "images.bin").open("wb") as out:
+        for row in given[IMAGES]:
+            known[row["image_id"]] = row | {"part": "images.bin", "offset": out.tell()}
+            out.write(row["bytes"])
     rows = [r | known[r["image_id"]] for r in given[SHARD_ASSIGNMENTS] if r["shard_id"] in shards]
     rows.sort(key=lambda r: (r["shard_id"], r["position"]))
     for n, row in enumerate(rows):
@@ -276,11 +280,11 @@ def test_killed_writer_leaves_no_part_of_a_shard(tmp_path):
     names = ["tree", "blue jay", "ärger"]
     given = tables()
     with pytest.raises(Killed):
-        list(task.write(batches_of(given, {1, 2}, kill_after=8), names))
-    found = {p.name for p in tmp_path.rglob("*") if p.is_file()}
+        list(task.write(batches_of(tmp_path, given, {1, 2}, kill_after=8), names))
+    found = {p.name for p in tmp_path.rglob("*") if p.is_file()} - {"images.bin"}
     assert found == {"shard-000001.tar", "shard-000001.index.parquet", "shard-000001.json"}
     assert task.finished_ids() == [1]
-    records = list(task.write(batches_of(given, {1, 2}), names))
+    records = list(task.write(batches_of(tmp_path, given, {1, 2}), names))
     assert [r["num_samples"] for r in records] == [5, 5]
     assert task.finished_ids() == [1, 2]
     (tmp_path / records[0]["name"].replace("shards", "r/shards")).write_bytes(b"cut")
@@ -290,7 +294,7 @@ def test_killed_writer_leaves_no_part_of_a_shard(tmp_path):
 
 def test_lost_row_is_found(tmp_path):
     task = ShardTask(open_storage(str(tmp_path)), "r", FetchPolicy(threads=2))
-    batches = list(batches_of(tables(), {1}))
+    batches = list(batches_of(tmp_path, tables(), {1}))
     with pytest.raises(ValueError, match="found position 2, expected 1"):
         list(task.write([batches[0], *batches[2:]], ["tree", "blue jay", "ärger"]))
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["images.bin"]
