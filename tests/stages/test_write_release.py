@@ -125,9 +125,12 @@ def write(spark, root, given, num_buckets=2):
 
 def published(folder):
     """Relative name -> bytes of every file that belongs to the release itself."""
-    names = [*folder.glob("*.json"), *folder.glob("*.md"), *folder.glob("shards/*")]
+    kinds = ("*.json", "*.md", "SHA256SUMS", "shards/*")
+    names = [name for kind in kinds for name in folder.glob(kind)]
     return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(names) if p.name != "stage.json"
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(names)
+        if p.name not in ("stage.json", "lineage.json")  # of the root, of the inputs' bytes
     }
 
 
@@ -179,11 +182,12 @@ def test_manifest_and_side_files(release):
             assert hashlib.sha256(raw).hexdigest() == shard[digest]
         assert shard["num_bytes"] == (folder / shard["name"]).stat().st_size
     files = {f["name"]: f["sha256"] for f in manifest["files"]}
-    found = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in ("LICENCES.md", "certificate.json", "config.json", "label_map.json")
-    }
-    assert found | {"statistics.json": files["statistics.json"]} == files
+    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    assert found == files
+    assert sorted(files) == [
+        "LICENCES.md", "README.md", "SHA256SUMS", "certificate.json", "config.json",
+        "croissant.json", "funnel.json", "label_map.json", "statistics.json",
+    ]  # fmt: skip
     del manifest["shards"], manifest["files"]
     assert manifest == {
         "format": 1,
@@ -227,7 +231,7 @@ def test_other_layout_and_images_in_files_give_the_same_bytes(spark, tmp_path, r
     images.mkdir()
     folder, _, _ = write(spark, tmp_path / "root", tables(images), num_buckets=7)
     assert published(folder) == published(release[0])
-    assert len(published(folder)) == 6 + 2 * NUM_SHARDS
+    assert len(published(folder)) == 10 + 2 * NUM_SHARDS
 
 
 def test_failed_run_names_the_keys_and_the_next_one_writes_what_is_missing(
