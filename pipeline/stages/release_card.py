@@ -6,15 +6,21 @@ Source: Hugging Face dataset cards; SPEC-dataset W5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 
 from pipeline.stages.release_about import ReleaseContents, counts_sentence, licences_of
 from pipeline.stages.release_card_text import FILES, LIMITS, POLICIES, TIERS, opening
+from schemas.sample import JSON_SUFFIX, SAMPLE_FIELDS, TEXT_SUFFIX
 
 _SIZES = (
     "n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B",
 )  # fmt: skip
+_DTYPES = {
+    "int": {"dtype": "int64"}, "string": {"dtype": "string"}, "array<int>": {"list": "int64"},
+    "array<string>": {"list": "string"},
+}  # fmt: skip
 _LABELS_SHOWN = 10
 _PICTURES = ("ingest_images", "assign_shards")
 """Stages whose counts are shown although they drop nothing: the funnel's two ends."""
@@ -51,10 +57,27 @@ def _header(release: ReleaseContents) -> str:
         "task_categories": ["image-classification"],
         "size_categories": [_SIZES[place]],
         "tags": ["webdataset", "weak-supervision"],
+        "dataset_info": {"features": _features(release.suffixes)},
         "configs": [{"config_name": "default", "data_files": "shards/*.tar"}],
     }
     text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{text}---\n"
+
+
+def _features(suffixes: Sequence[str]) -> list[dict[str, Any]]:
+    """Columns as `datasets` has them.
+
+    Without these it would guess them from five samples, and fail where those lack a licence that
+    others have, or where there are images of several suffixes.
+    """
+    record = [{"name": c.name} | _DTYPES[c.type] for c in SAMPLE_FIELDS]
+    text = {"dtype": "string"}
+    return [
+        *({"name": suffix, "dtype": "image"} for suffix in suffixes),
+        {"name": TEXT_SUFFIX} | text,
+        {"name": JSON_SUFFIX, "struct": record},
+        *({"name": name} | text for name in ("__key__", "__url__")),
+    ]
 
 
 def _slug(text: str) -> str:

@@ -45,34 +45,33 @@ LIMITS = (
     "- Licences and sources are as stated by whoever gave the images.",
 )
 _OPEN = """```python
-import glob, json
-shards = sorted(glob.glob("shards/*.tar"))
+import glob
+import datasets, mlcroissant, webdataset
 
-import webdataset                                    # image, label names, everything else
+shards = sorted(glob.glob("shards/*.tar"))
 samples = webdataset.WebDataset(shards, shardshuffle=False).decode("pil")
-samples = samples.to_tuple("{suffixes}", "txt", "json")
-{datasets}
-import mlcroissant                                   # labels and where each image stands
+samples = samples.to_tuple("{suffixes}", "txt", "json")    # image, label names, all fields
+
+table = datasets.load_dataset(".", split="train")    # columns {columns}
+table = datasets.load_dataset(".", split="train", streaming=True)
+
 labels = mlcroissant.Dataset("croissant.json").records("labels")
+places = mlcroissant.Dataset("croissant.json").records("shard_index")
 ```
 
 open_clip: `--train-data "shards/shard-{{000000..NNNNNN}}.tar" --dataset-type webdataset`, with the
-number of the last shard and `--train-num-samples`; captions are the label names, one a line."""
-_DATASETS = """
-import datasets                                      # columns {suffix}, txt, json
-table = datasets.load_dataset("webdataset", data_files=shards, split="train")
-"""
+number of the last shard and `--train-num-samples`; captions are the label names, one a line. It
+wants webdataset 0.2.86 or older."""
 
 
 def opening(suffixes: Sequence[str]) -> list[str]:
     """How to read a release with images of these suffixes."""
-    one = len(suffixes) == 1
-    code = _DATASETS.format(suffix=suffixes[0]) if one else ""
-    text = _OPEN.format(suffixes=";".join(suffixes) or "jpg", datasets=code).splitlines()
-    if not one:
-        text += [
+    columns = ", ".join([*suffixes, "txt", "json"])
+    lines = _OPEN.format(suffixes=";".join(suffixes) or "jpg", columns=columns).splitlines()
+    if len(suffixes) > 1:
+        lines += [
             "",
-            "Hugging Face `datasets` wants one image suffix and refuses this release, which has "
-            f"{len(suffixes)}.",
+            f"Images have {len(suffixes)} suffixes: `datasets` shows a column of each, all but one "
+            "of them empty.",
         ]
-    return text
+    return lines

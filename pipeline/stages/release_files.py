@@ -112,10 +112,14 @@ def write_release_files(
         "files": [{"name": name, "sha256": hashes[name]} for name in sorted(hashes)],
         "shards": shards,
     }
-    for name in storage.list(f"{folder}/shards"):
-        if name.startswith(".") and name.endswith(_TEMPORARY):
-            storage.remove(f"{folder}/shards/{name}")
+    _remove_temporaries(storage, f"{folder}/shards")
     storage.write_bytes_atomic(f"{folder}/manifest.json", json_bytes(manifest))
+
+
+def _remove_temporaries(storage: Storage, folder: str) -> None:
+    for name in storage.list(folder):
+        if name.startswith(".") and name.endswith(_TEMPORARY):
+            storage.remove(f"{folder}/{name}")
 
 
 def configuration(
