@@ -46,8 +46,6 @@ def data_card(release: ReleaseContents) -> str:
 
 
 def _header(release: ReleaseContents) -> str:
-    num_samples = release.statistics["num_samples"]
-    place = max(0, min(len(str(num_samples)) - 3, len(_SIZES) - 1))
     licence = release.about["licence"]
     header = {
         "pretty_name": release.about["title"],
@@ -55,13 +53,19 @@ def _header(release: ReleaseContents) -> str:
         "license_name": _slug(licence) if licence else "as-stated-by-each-sample",
         "license_link": "LICENCES.md",
         "task_categories": ["image-classification"],
-        "size_categories": [_SIZES[place]],
+        "size_categories": [size_category(release.statistics["num_samples"])],
         "tags": ["webdataset", "weak-supervision"],
         "dataset_info": {"features": _features(release.suffixes)},
         "configs": [{"config_name": "default", "data_files": "shards/*.tar"}],
     }
     text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{text}---\n"
+
+
+def size_category(num_samples: int) -> str:
+    """Name of the size as the Hub has them, from ``n<1K`` to ``n>1B``."""
+    digits = len(str(num_samples))
+    return _SIZES[max(0, min(digits - 3, len(_SIZES) - 1))]
 
 
 def _features(suffixes: Sequence[str]) -> list[dict[str, Any]]:
