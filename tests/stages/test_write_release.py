@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from given import run_stage
+from release_given import verify_here
 
 from pipeline.config.dataset import WriteReleaseParams
 from pipeline.files.fetch import FetchPolicy
@@ -87,31 +88,17 @@ def tables(folder=None):
             for c, (_, b, a) in enumerate(labels)
         ],
         SAMPLING_POLICY: [
-            {
-                "policy": "inverse_sqrt",
-                "materialised": True,
-                "threshold": 0.1,
-                "cap": None,
-                "max_copies": 20,
-                "seed": 3,
-                "num_images": 16,
-            }
+            {"policy": "inverse_sqrt", "materialised": True, "threshold": 0.1, "cap": None,
+             "max_copies": 20, "seed": 3, "num_images": 16}
         ],
         SHARD_PLAN: [
             {"seed": 9, "samples_per_shard": 5, "num_shards": NUM_SHARDS, "num_samples": 20}
         ],
         VALIDATION_CERTIFICATE: [
-            {
-                "tier": "exact",
-                "num_images": 16,
-                "num_validation_images": 2,
-                "num_pairs_checked": 32.0,
-                "num_removed": 0,
-                "limit": 0.0,
-                "nearest_remaining": None,
-            }
+            {"tier": "exact", "num_images": 16, "num_validation_images": 2,
+             "num_pairs_checked": 32.0, "num_removed": 0, "limit": 0.0, "nearest_remaining": None}
         ],
-    }
+    }  # fmt: skip
 
 
 def write(spark, root, given, num_buckets=2):
@@ -212,6 +199,24 @@ def test_manifest_and_side_files(release):
     assert "| (unknown) | 6 | 8 |" in (folder / "LICENCES.md").read_text()
     assert "| CC0 \\| a | 10 | 12 |" in (folder / "LICENCES.md").read_text()
     assert [row["shard_id"] for row in got["written_shards"]] == [0, 1, 2, 3]
+
+
+def test_it_says_which_stages_led_to_it_and_verifies(release):
+    folder, manifest, _ = release
+    stages = json.loads((folder / "config.json").read_bytes())["stages"]
+    versions = json.loads((folder / "lineage.json").read_bytes())["stages"]
+    assert [s["stage"] for s in stages] == [s["stage"] for s in versions]
+    assert [s["stage"] for s in stages] == ["given"] * len(tables()) + ["write_release"]
+    assert stages[-1]["code_version"] == manifest.code_version == STAGE.version
+    assert stages[-1]["params"] == manifest.params
+    assert versions[-1] == {
+        "stage": "write_release", "version": manifest.version, "inputs": manifest.inputs
+    }  # fmt: skip
+    steps = json.loads((folder / "funnel.json").read_bytes())["steps"]
+    assert steps == [
+        {"stage": "write_release", "unit": "samples", "rows_in": 20, "rows_out": 20, "dropped": {}}
+    ]
+    assert verify_here(open_storage(str(folder))).told == []
 
 
 def test_trainer_and_webdataset_read_it(release):
