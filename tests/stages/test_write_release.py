@@ -209,13 +209,9 @@ def test_it_says_which_stages_led_to_it_and_verifies(release):
     assert [s["stage"] for s in stages] == ["given"] * len(tables()) + ["write_release"]
     assert stages[-1]["code_version"] == manifest.code_version == STAGE.version
     assert stages[-1]["params"] == manifest.params
-    assert versions[-1] == {
-        "stage": "write_release", "version": manifest.version, "inputs": manifest.inputs
-    }  # fmt: skip
+    assert (versions[-1]["version"], versions[-1]["inputs"]) == (manifest.version, manifest.inputs)
     steps = json.loads((folder / "funnel.json").read_bytes())["steps"]
-    assert steps == [
-        {"stage": "write_release", "unit": "samples", "rows_in": 20, "rows_out": 20, "dropped": {}}
-    ]
+    assert [(s["unit"], s["rows_out"], s["dropped"]) for s in steps] == [("samples", 20, {})]
     assert verify_here(open_storage(str(folder))).told == []
 
 
@@ -270,7 +266,6 @@ class Killed(BaseException):
 
 
 def batches_of(given, shards, kill_after=None):
-
     known = {row["image_id"]: row for row in given[IMAGES]}
     rows = [r | known[r["image_id"]] for r in given[SHARD_ASSIGNMENTS] if r["shard_id"] in shards]
     rows.sort(key=lambda r: (r["shard_id"], r["position"]))
