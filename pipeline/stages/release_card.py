@@ -22,7 +22,7 @@ _DTYPES = {
     "array<string>": {"list": "string"},
 }  # fmt: skip
 _LABELS_SHOWN = 10
-_PICTURES = ("ingest_images", "assign_shards")
+_ENDS = ("ingest_images", "assign_shards")
 """Stages whose counts are shown although they drop nothing: the funnel's two ends."""
 
 
@@ -122,7 +122,7 @@ def _funnel(release: ReleaseContents) -> list[str]:
         )
         for step in release.files["funnel.json"]["steps"]
         if step["unit"] in ("images", "samples")
-        and (any(step["dropped"].values()) or step["stage"] in _PICTURES)
+        and (any(step["dropped"].values()) or step["stage"] in _ENDS)
     ]
     return [
         "Images in and out of each stage that drops some, with the reasons. Branches of the chain",
