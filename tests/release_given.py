@@ -16,6 +16,7 @@ from pipeline.stages.release_compare import compare_release, report_rows
 from pipeline.stages.release_files import write_release_files
 from pipeline.stages.shard_check import check_shard
 from pipeline.stages.shard_files import PlannedSample, ShardTask
+from pipeline.stages.stage import StageRecord, content_version
 from schemas.dataset import (
     LABEL_MAP,
     RELEASE_STATISTICS,
@@ -41,8 +42,13 @@ def content(i):
     return b"image %d " % i * (1 + i % 70)
 
 
-def write_small_release(folder, num_shards=3, per_shard=4, image=content, image_format="jpeg"):
-    """Every fourth image has two copies; returns the release's storage."""
+def write_small_release(
+    folder, num_shards=3, per_shard=4, image=content, image_format="jpeg", certified=True, **about
+):
+    """Every fourth image has two copies; returns the release's storage.
+
+    ``image_format`` is one, or a function of the image's number; ``about`` goes to the parameters.
+    """
     storage, samples, i = open_storage(str(folder)), [], 0
     while len(samples) < num_shards * per_shard:
         samples += [(i, copy) for copy in range(2 if i % 4 == 0 else 1)]
@@ -60,7 +66,11 @@ def write_small_release(folder, num_shards=3, per_shard=4, image=content, image_
     records = list(task.write([pa.RecordBatch.from_pylist(rows, schema())], LABELS))
     for record in records:
         record["name"] = record["name"].removeprefix("./")
-    write_release_files(storage, ".", **side_tables(rows, records), params=WriteReleaseParams())
+    tables, params = side_tables(rows, records), WriteReleaseParams(**about)
+    if not certified:
+        tables[VALIDATION_CERTIFICATE.name] = None
+    history = records_of(params, len(rows), certified)
+    write_release_files(storage, ".", **tables, params=params, history=history)
     storage.remove("_done")
     storage.remove(IMAGES_FILE)
     return storage
@@ -86,7 +96,7 @@ def row(i, copy, place, num_shards, image, image_format):
         "label_ids": [0, 1 + i % 2],
         "weight": 0.25 + i,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "format": image_format,
+        "format": image_format(i) if callable(image_format) else image_format,
         "num_bytes": len(data),
         "uri": None,
         "source": f"s{i % 2}",
@@ -94,6 +104,24 @@ def row(i, copy, place, num_shards, image, image_format):
         "part": IMAGES_FILE,
         "offset": 0,
     }
+
+
+def records_of(params, num_samples, certified=True):
+    """History of two stages: the names of the chain, made-up counts."""
+    line = {"unit": "images", "rows_in": 20, "rows_out": 16}
+    line["dropped"] = {"duplicate_exact": 3, "blocked": 1}
+    sources = {"source_images": "0123456789abcdef"}
+    first = record("drop_near_duplicates", {"drop_blocked_duplicates": True}, sources, line)
+    inputs = {"images": first.version}
+    if certified:
+        inputs["validation_certificate"] = first.version
+    line = {"unit": "samples", "rows_in": num_samples, "rows_out": num_samples, "dropped": {}}
+    return [first, record("write_release", params.model_dump(mode="json"), inputs, line)]
+
+
+def record(stage, params, inputs, line):
+    version = content_version(stage, 1, params, inputs)
+    return StageRecord(stage, version, 1, params, inputs, [line])
 
 
 def side_tables(rows, records):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -9,6 +10,12 @@ from pydantic import Field
 from pipeline.config.base import Params
 
 Policy = Literal["inverse_sqrt", "repeat_factor", "natural", "uniform", "cap"]
+PAPER = """@inproceedings{beal2022billion,
+  title={Billion-Scale Pretraining with Vision Transformers for Multi-Task Visual Representations},
+  author={Beal, Josh and Wu, Hao-Yu and Park, Dong Huk and Zhai, Andrew and Kislyuk, Dmitry},
+  booktitle={IEEE/CVF Winter Conference on Applications of Computer Vision (WACV)},
+  year={2022}
+}"""
 
 
 class FreezeLabelsParams(Params):
@@ -47,9 +54,27 @@ class AssignShardsParams(Params):
 class WriteReleaseParams(Params):
     """Parameters of `write_release` (SPEC W1-W5).
 
-    None of them changes what is written, so they are no part of the release's version: a run that
-    timed out goes on with more patience where it stopped.
+    How images are read changes nothing that is written and is no part of the release's version: a
+    run that timed out goes on with more patience where it stopped. What the release says about
+    itself is written into it, so another title is another release, whose shards are written again.
     """
+
+    title: str = Field("Weakly labelled images", pattern=r"^[^\r\n]+$")
+    """Name of the dataset, one line, as data card and Croissant metadata give it."""
+    description: str = ""
+    """What the images are and where they are from; stands before the counts."""
+    licence: str | None = None
+    """URL or SPDX name of the licence of the whole; None names the licences that samples state."""
+    creator: str | None = None
+    """Organisation or person who publishes it."""
+    url: str | None = None
+    """Web page of the dataset."""
+    citation: str = PAPER
+    """BibTeX of the publication that describes it; default: the paper that the method is from."""
+    release_version: str = Field("1.0.0", pattern=r"^\d+\.\d+\.\d+$")
+    """Semantic version for people; the manifest's hash is the exact one."""
+    date_published: datetime.date | None = None
+    """ISO date; never taken from a clock. Croissant recommends one."""
 
     read_seconds: float = Field(60.0, gt=0, exclude=True)
     """Time-out of reading one image from its uri."""

@@ -20,10 +20,12 @@ from pyspark.sql import functions as F
 from pipeline.config.run import RunConfig
 from pipeline.files.storage import Storage
 from pipeline.runtime.batchwise import BatchwiseRun, run_batchwise
+from pipeline.runtime.history import stage_history
 from pipeline.runtime.ledger import mismatches, settle
 from pipeline.runtime.logs import event
 from pipeline.runtime.manifest import (
     FileStats,
+    LedgerLine,
     StageManifest,
     TableManifest,
     finish,
@@ -34,7 +36,7 @@ from pipeline.runtime.planning import SOURCE, PlannedStage
 from pipeline.runtime.reader import PublishedTable, read_table
 from pipeline.runtime.relational import read_frame, run_relational
 from pipeline.runtime.sources import num_rows, read_source, source_of
-from pipeline.stages.stage import RelationalStage, SmallTable
+from pipeline.stages.stage import RelationalStage, SmallTable, StageRecord
 from schemas import ALL
 from schemas.contract import Table
 
@@ -84,11 +86,12 @@ class Lifecycle:
             raise ValueError(
                 f"{stage.name}: {len(breaches)} breaches, nothing published: " + "; ".join(breaches)
             )
-        self._finalise(planned, folder, inputs, tables)
+        self._finalise(planned, folder, inputs, tables, ledger)
         manifest = StageManifest(
             stage=stage.name,
             version=planned.version,
             layout=self._config.runtime.num_buckets,
+            code_version=stage.version,
             params=planned.params.model_dump(mode="json"),
             inputs=dict(planned.inputs),
             tables=tables,
@@ -131,6 +134,7 @@ class Lifecycle:
         folder: str,
         inputs: Mapping[str, TableManifest | None],
         outputs: Mapping[str, TableManifest],
+        ledger: Sequence[LedgerLine],
     ) -> None:
         stage = planned.stage
         if not isinstance(stage, RelationalStage) or stage.finalise is None:
@@ -139,7 +143,18 @@ class Lifecycle:
         for table in stage.finalise_reads:
             found = outputs.get(table.name) or inputs.get(table.name)
             tables[table.name] = None if found is None else read_table(self._storage, found, table)
-        stage.finalise(self._storage, folder, **tables, params=planned.params)
+        mine = StageRecord(
+            stage=stage.name,
+            version=planned.version,
+            code_version=stage.version,
+            params=planned.params.model_dump(mode="json"),
+            inputs=dict(planned.inputs),
+            ledger=[line.model_dump() for line in ledger],
+        )
+        before = stage_history(self._storage, planned.inputs, self._published)
+        stage.finalise(
+            self._storage, folder, **tables, params=planned.params, history=[*before, mine]
+        )
 
     def _frame(
         self, table: Table, planned: PlannedStage, inputs: Mapping[str, TableManifest | None]

@@ -7,8 +7,6 @@ agree. The *layout* (number of buckets) only names the folder.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.files.storage import Storage
-from pipeline.stages.stage import Stage
+from pipeline.stages.stage import Stage, content_version
 
 POINTER = "CURRENT.json"
 MANIFEST = "stage.json"
@@ -71,6 +69,8 @@ class StageManifest(_Record):
     stage: str
     version: str
     layout: int
+    code_version: int = 0
+    """Version of the stage's code; 0 in manifests that were written before it was kept."""
     params: dict[str, Any]
     inputs: dict[str, str]
     """Input table -> version."""
@@ -94,9 +94,7 @@ def stage_version(stage: Stage, params: Mapping[str, Any], inputs: Mapping[str, 
     Returns:
         12 hex digits.
     """
-    identity = [stage.name, stage.version, params, sorted(inputs.items())]
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return content_version(stage.name, stage.version, params, inputs)
 
 
 def home_of(stage: Stage) -> str:

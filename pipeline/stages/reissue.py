@@ -29,7 +29,7 @@ from pipeline.kernels.samples import sample_key
 from pipeline.kernels.tar import TarLayout
 from pipeline.kernels.tar_read import Member, TarReader
 from pipeline.stages.reissue_files import write_reissued_files
-from pipeline.stages.release_files import json_bytes
+from pipeline.stages.release_about import json_bytes
 from pipeline.stages.shard_check import READ_BYTES, key_of
 from pipeline.stages.shard_tally import Tally
 from schemas.sample import JSON_SUFFIX, KEY_DIGITS, SUFFIXES
@@ -147,7 +147,7 @@ def _issue(
             f"{old.uri}: none of the {len(stems)} images is in it, expected at least one; nothing "
             "is issued. Are these image_ids or keys of this release?"
         )
-    fields = write_reissued_files(old, new, manifest, done)
+    fields = write_reissued_files(old, new, manifest, done, parent)
     fields["parent"] = {"manifest_sha256": parent}
     for name in new.list("shards"):
         if name.startswith("."):  # of a killed call

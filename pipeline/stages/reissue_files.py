@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.files.storage import Storage
-from pipeline.stages.release_files import json_bytes, licences_page
+from pipeline.stages.release_about import CROISSANT, DESCRIBED, LINEAGE, ReleaseContents, json_bytes
+from pipeline.stages.release_files import describe, licences_page
 
 _KINDS = {
     "suffixes": "suffix", "labels_per_image": "num_labels", "licences": "licence",
@@ -30,45 +32,80 @@ class Part(Protocol):
 
 
 def write_reissued_files(
-    old: Storage, new: Storage, manifest: dict[str, Any], parts: Sequence[Part]
+    old: Storage, new: Storage, manifest: dict[str, Any], parts: Sequence[Part], parent: str
 ) -> dict[str, Any]:
-    """Write every side file; label map, configuration and certificate stay as they are.
+    """Write every side file; label map, configuration, funnel and certificate stay as they are.
 
-    The certificate still holds: what is left is a part of what it speaks of.
+    The certificate still holds: what is left is a part of what it speaks of. Card, checksums and
+    Croissant metadata are written anew; a release of before they were known gets none.
+
+    Args:
+        old: release.
+        new: release.
+        manifest: of the old one.
+        parts: its shards, as they are now.
+        parent: hex SHA-256 of the old manifest.
 
     Returns:
         fields of the new manifest that differ from the old one's.
+
+    Raises:
+        ValueError: a side file is not what the old manifest says.
     """
     shards = [part.line for part in parts if part.line is not None]
-    statistics = _statistics(old.read_json("statistics.json"), parts, shards)
+    side = _side_files(old, manifest)
+    statistics = _statistics(json.loads(side["statistics.json"]), parts, shards)
     kinds = {kind: statistics[name] for name, kind in _KINDS.items()}
-    changed = {
-        "statistics.json": json_bytes(statistics),
-        "LICENCES.md": licences_page(kinds).encode(),
-    }
-    files = []
-    for file in manifest["files"]:
-        content = changed.get(file["name"]) or old.read_bytes(file["name"])
-        sha256 = hashlib.sha256(content).hexdigest()
-        if file["name"] not in changed and sha256 != file["sha256"]:
-            raise ValueError(
-                f"{old.uri}/{file['name']}: sha256 {sha256}, expected {file['sha256']} as in "
-                "manifest.json; nothing is issued."
-            )
-        new.write_bytes_atomic(file["name"], content)
-        files.append({"name": file["name"], "sha256": sha256})
+    side["statistics.json"] = json_bytes(statistics)
+    side["LICENCES.md"] = licences_page(kinds).encode()
     before = manifest.get("removed", {"num_images": 0, "num_samples": 0, "num_shards": 0})
+    removed = {
+        "num_images": before["num_images"] + sum(p.num_images for p in parts),
+        "num_samples": before["num_samples"] + sum(p.num_samples for p in parts),
+        "num_shards": before["num_shards"] + len(parts) - len(shards),
+    }
+    if old.exists(LINEAGE):
+        new.write_bytes_atomic(LINEAGE, old.read_bytes(LINEAGE))
+    if CROISSANT in side:
+        side |= _described(side, shards, parent, removed)
+    for name, content in side.items():
+        new.write_bytes_atomic(name, content)
+    files = [{"name": name, "sha256": _sha256(content)} for name, content in sorted(side.items())]
     return {
         "num_samples": sum(line["num_samples"] for line in shards),
         "num_images": statistics["num_images"],
         "files": files,
-        "removed": {
-            "num_images": before["num_images"] + sum(p.num_images for p in parts),
-            "num_samples": before["num_samples"] + sum(p.num_samples for p in parts),
-            "num_shards": before["num_shards"] + len(parts) - len(shards),
-        },
+        "removed": removed,
         "shards": shards,
     }
+
+
+def _side_files(old: Storage, manifest: dict[str, Any]) -> dict[str, bytes]:
+    side = {file["name"]: old.read_bytes(file["name"]) for file in manifest["files"]}
+    for file in manifest["files"]:
+        sha256 = _sha256(side[file["name"]])
+        if sha256 != file["sha256"]:
+            raise ValueError(
+                f"{old.uri}/{file['name']}: sha256 {sha256}, expected {file['sha256']} as in "
+                "manifest.json; nothing is issued."
+            )
+    return side
+
+
+def _described(
+    side: Mapping[str, bytes],
+    shards: Sequence[Mapping[str, Any]],
+    parent: str,
+    removed: Mapping[str, int],
+) -> dict[str, bytes]:
+    given = {name: content for name, content in side.items() if name not in DESCRIBED}
+    files = {name: json.loads(raw) for name, raw in given.items() if name.endswith(".json")}
+    hashes = {name: _sha256(content) for name, content in given.items()}
+    return describe(ReleaseContents(files, shards, hashes, parent, removed))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _statistics(

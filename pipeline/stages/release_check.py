@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.files.storage import Storage, open_storage
 from pipeline.stages.findings import Findings
+from pipeline.stages.release_about_check import NEEDED
 from pipeline.stages.release_files import FORMAT
 
 MANIFEST = "manifest.json"
-NEEDED = ("LICENCES.md", "config.json", "label_map.json", "statistics.json")
 _STATISTICS = {
     "labels_per_image": "num_labels", "licences": "licence", "sources": "source",
     "suffixes": "suffix",

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.files.storage import Storage
 from pipeline.stages.findings import Findings, Mismatch
+from pipeline.stages.release_about_check import check_about
 from pipeline.stages.release_check import (
     check_counts,
     check_files,
@@ -63,6 +64,7 @@ def compare_release(
     contents = check_files(storage, manifest, findings)
     names = label_names_of(contents, findings, manifest["num_labels"])
     check_counts(manifest, contents, findings)
+    check_about(storage, manifest, contents, findings)
     statistics: list[dict[str, Any]] = []
     labels: dict[int, int] = {}
     for row in shard_rows(manifest["shards"], names):

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config.dataset import WriteReleaseParams
 from pipeline.files.storage import Storage
+from pipeline.stages.release_about import (
+    CARD,
+    CROISSANT,
+    LINEAGE,
+    SUMS,
+    ReleaseContents,
+    checksums,
+    json_bytes,
+)
+from pipeline.stages.release_card import data_card
+from pipeline.stages.release_croissant import croissant
+from pipeline.stages.stage import StageRecord
 
 FORMAT = 1
 _TEMPORARY = ".tmp"
@@ -45,8 +57,9 @@ def write_release_files(
     shard_plan: pa.Table,
     validation_certificate: pa.Table | None,
     params: WriteReleaseParams,
+    history: Sequence[StageRecord],
 ) -> None:
-    """Label map, statistics, configuration, certificate, licences; then the manifest.
+    """Label map, statistics, configuration, funnel, certificate, licences, card; then the manifest.
 
     Args:
         storage: root.
@@ -58,7 +71,8 @@ def write_release_files(
         sampling_policy: one row.
         shard_plan: one row.
         validation_certificate: None where there are no validation sets.
-        params: of the stage; none of them changes a byte.
+        params: of the stage; they stand in the history too.
+        history: every stage that led here, this one last.
 
     Raises:
         ValueError: the labels counted in the shards are not those of the resampling report.
@@ -75,15 +89,18 @@ def write_release_files(
     files: dict[str, Any] = {
         "label_map.json": {"labels": [_label(row) for row in labels]},
         "statistics.json": _statistics(shards, labels, kinds, report),
-        "config.json": {"resample_images": policy, "assign_shards": plan},
+        "config.json": configuration(policy, plan, history),
+        "funnel.json": {"steps": [step for record in history for step in _steps(record)]},
     }
     if validation_certificate is not None:
         files["certificate.json"] = {"tiers": validation_certificate.sort_by("tier").to_pylist()}
     contents = {name: json_bytes(value) for name, value in files.items()}
     contents["LICENCES.md"] = licences_page(kinds).encode()
+    contents |= describe(ReleaseContents(files, shards, _hashes(contents)))
     for name, content in contents.items():
         storage.write_bytes_atomic(f"{folder}/{name}", content)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    storage.write_bytes_atomic(f"{folder}/{LINEAGE}", json_bytes(lineage(history)))
+    hashes = _hashes(contents)
     manifest = {
         "format": FORMAT,
         "num_samples": sum(shard["num_samples"] for shard in shards),
@@ -95,15 +112,66 @@ def write_release_files(
         "files": [{"name": name, "sha256": hashes[name]} for name in sorted(hashes)],
         "shards": shards,
     }
-    for name in storage.list(f"{folder}/shards"):
-        if name.startswith(".") and name.endswith(_TEMPORARY):
-            storage.remove(f"{folder}/shards/{name}")
+    _remove_temporaries(storage, f"{folder}/shards")
     storage.write_bytes_atomic(f"{folder}/manifest.json", json_bytes(manifest))
 
 
-def json_bytes(value: Any) -> bytes:
-    """Readable JSON, keys in the given order."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def _remove_temporaries(storage: Storage, folder: str) -> None:
+    for name in storage.list(folder):
+        if name.startswith(".") and name.endswith(_TEMPORARY):
+            storage.remove(f"{folder}/{name}")
+
+
+def configuration(
+    policy: Mapping[str, Any], plan: Mapping[str, Any], history: Sequence[StageRecord]
+) -> dict[str, Any]:
+    """What config.json holds: policy and plan as they came out, and every stage's parameters.
+
+    Places of inputs, options that open them, cluster settings and the commit are circumstances:
+    equal runs elsewhere have others, and secrets could be among them.
+    """
+    stages = [
+        {
+            "stage": record.stage,
+            "code_version": record.code_version,
+            "params": record.params,
+            "inputs": sorted(record.inputs),
+        }
+        for record in history
+    ]
+    return {"resample_images": policy, "assign_shards": plan, "stages": stages}
+
+
+def lineage(history: Sequence[StageRecord]) -> dict[str, Any]:
+    """What lineage.json holds: versions of the stages of config.json, in its order.
+
+    It is no part of the manifest: the same rows in another order are the same release, but come
+    from files with other hashes.
+    """
+    stages = [
+        {"stage": record.stage, "version": record.version, "inputs": record.inputs}
+        for record in history
+    ]
+    return {"stages": stages}
+
+
+def _steps(record: StageRecord) -> list[dict[str, Any]]:
+    return [
+        {"stage": record.stage} | dict(line) | {"dropped": dict(sorted(line["dropped"].items()))}
+        for line in record.ledger
+    ]
+
+
+def describe(release: ReleaseContents) -> dict[str, bytes]:
+    """Data card, checksums and Croissant metadata, in this order: each names the ones before."""
+    described = {CARD: data_card(release).encode()}
+    described[SUMS] = checksums(release.with_files(described)).encode()
+    described[CROISSANT] = json_bytes(croissant(release.with_files(described)))
+    return described
+
+
+def _hashes(contents: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 
 def _by_kind(statistics: pa.Table) -> dict[str, list[dict[str, Any]]]:

@@ -7,6 +7,8 @@ input tables. Reading, writing, checking and publishing belong to :mod:`pipeline
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,6 +73,37 @@ class SmallTable(Protocol):
 
 
 @dataclass(frozen=True)
+class StageRecord:
+    """A stage on the way to a table: what its version is a hash of, and what it counted.
+
+    Nothing of the machine, the time, the layout or the place of an input is in it.
+
+    Attributes:
+        stage: name.
+        version: content identity, see ``content_version``.
+        code_version: version of the stage's code; 0 where an old root does not tell.
+        params: resolved parameters, JSON values.
+        inputs: input table -> version; for ``source_*`` the identity of the content.
+        ledger: unit, rows_in, rows_out and dropped (by reason) of each conservation law.
+    """
+
+    stage: str
+    version: str
+    code_version: int
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    ledger: Sequence[Mapping[str, Any]] = ()
+
+
+def content_version(
+    name: str, code_version: int, params: Mapping[str, Any], inputs: Mapping[str, str]
+) -> str:
+    """Content identity of a stage's output: 12 hex digits, a hash of what decides it."""
+    text = json.dumps([name, code_version, params, sorted(inputs.items())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
 class LedgerRule:
     """Conservation law of one stage: rows in = rows out + dropped, by reason.
 
@@ -120,8 +153,9 @@ class RelationalStage:
         optional: inputs that may be absent; ``fn`` gets None.
         section: section of the configuration, if not the stage's name.
         folder: folder below the root, if not the stage's name.
-        finalise: ``finalise(storage, folder, **small tables, params=...)``, called on the driver
-            when all outputs are checked and just before they are published; writes side files.
+        finalise: ``finalise(storage, folder, **small tables, params=..., history=...)``, called on
+            the driver when all outputs are checked and just before they are published; writes side
+            files. The history is a ``StageRecord`` of every stage before it, then its own.
         finalise_reads: small tables, inputs or outputs, that it gets as Arrow tables.
         ledger: conservation laws, checked before publishing.
     """

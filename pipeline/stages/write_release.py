@@ -150,7 +150,7 @@ def _raise_failures(task: ShardTask) -> None:
 
 STAGE = RelationalStage(
     name="write_release",
-    version=1,
+    version=2,
     fn=write_release,
     params=WriteReleaseParams,
     folder="release",

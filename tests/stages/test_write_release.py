@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from given import run_stage
+from release_given import verify_here
 
 from pipeline.config.dataset import WriteReleaseParams
 from pipeline.files.fetch import FetchPolicy
@@ -87,31 +88,17 @@ def tables(folder=None):
             for c, (_, b, a) in enumerate(labels)
         ],
         SAMPLING_POLICY: [
-            {
-                "policy": "inverse_sqrt",
-                "materialised": True,
-                "threshold": 0.1,
-                "cap": None,
-                "max_copies": 20,
-                "seed": 3,
-                "num_images": 16,
-            }
+            {"policy": "inverse_sqrt", "materialised": True, "threshold": 0.1, "cap": None,
+             "max_copies": 20, "seed": 3, "num_images": 16}
         ],
         SHARD_PLAN: [
             {"seed": 9, "samples_per_shard": 5, "num_shards": NUM_SHARDS, "num_samples": 20}
         ],
         VALIDATION_CERTIFICATE: [
-            {
-                "tier": "exact",
-                "num_images": 16,
-                "num_validation_images": 2,
-                "num_pairs_checked": 32.0,
-                "num_removed": 0,
-                "limit": 0.0,
-                "nearest_remaining": None,
-            }
+            {"tier": "exact", "num_images": 16, "num_validation_images": 2,
+             "num_pairs_checked": 32.0, "num_removed": 0, "limit": 0.0, "nearest_remaining": None}
         ],
-    }
+    }  # fmt: skip
 
 
 def write(spark, root, given, num_buckets=2):
@@ -125,9 +112,12 @@ def write(spark, root, given, num_buckets=2):
 
 def published(folder):
     """Relative name -> bytes of every file that belongs to the release itself."""
-    names = [*folder.glob("*.json"), *folder.glob("*.md"), *folder.glob("shards/*")]
+    kinds = ("*.json", "*.md", "SHA256SUMS", "shards/*")
+    names = [name for kind in kinds for name in folder.glob(kind)]
     return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(names) if p.name != "stage.json"
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(names)
+        if p.name not in ("stage.json", "lineage.json")  # of the root, of the inputs' bytes
     }
 
 
@@ -179,11 +169,12 @@ def test_manifest_and_side_files(release):
             assert hashlib.sha256(raw).hexdigest() == shard[digest]
         assert shard["num_bytes"] == (folder / shard["name"]).stat().st_size
     files = {f["name"]: f["sha256"] for f in manifest["files"]}
-    found = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in ("LICENCES.md", "certificate.json", "config.json", "label_map.json")
-    }
-    assert found | {"statistics.json": files["statistics.json"]} == files
+    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    assert found == files
+    assert sorted(files) == [
+        "LICENCES.md", "README.md", "SHA256SUMS", "certificate.json", "config.json",
+        "croissant.json", "funnel.json", "label_map.json", "statistics.json",
+    ]  # fmt: skip
     del manifest["shards"], manifest["files"]
     assert manifest == {
         "format": 1,
@@ -210,6 +201,20 @@ def test_manifest_and_side_files(release):
     assert [row["shard_id"] for row in got["written_shards"]] == [0, 1, 2, 3]
 
 
+def test_it_says_which_stages_led_to_it_and_verifies(release):
+    folder, manifest, _ = release
+    stages = json.loads((folder / "config.json").read_bytes())["stages"]
+    versions = json.loads((folder / "lineage.json").read_bytes())["stages"]
+    assert [s["stage"] for s in stages] == [s["stage"] for s in versions]
+    assert [s["stage"] for s in stages] == ["given"] * len(tables()) + ["write_release"]
+    assert stages[-1]["code_version"] == manifest.code_version == STAGE.version
+    assert stages[-1]["params"] == manifest.params
+    assert (versions[-1]["version"], versions[-1]["inputs"]) == (manifest.version, manifest.inputs)
+    steps = json.loads((folder / "funnel.json").read_bytes())["steps"]
+    assert [(s["unit"], s["rows_out"], s["dropped"]) for s in steps] == [("samples", 20, {})]
+    assert verify_here(open_storage(str(folder))).told == []
+
+
 def test_trainer_and_webdataset_read_it(release):
     folder, _, _ = release
     opened = open_release(str(folder.parent))
@@ -227,7 +232,7 @@ def test_other_layout_and_images_in_files_give_the_same_bytes(spark, tmp_path, r
     images.mkdir()
     folder, _, _ = write(spark, tmp_path / "root", tables(images), num_buckets=7)
     assert published(folder) == published(release[0])
-    assert len(published(folder)) == 6 + 2 * NUM_SHARDS
+    assert len(published(folder)) == 10 + 2 * NUM_SHARDS
 
 
 def test_failed_run_names_the_keys_and_the_next_one_writes_what_is_missing(
