@@ -261,10 +261,6 @@ def test_failed_run_names_the_keys_and_the_next_one_writes_what_is_missing(
     assert len(kept) == 2 * (NUM_SHARDS - 2)
 
 
-class Killed(BaseException):
-    """Stands for a signal."""
-
-
 def batches_of(root, given, shards, kill_after=None):
     """Planned rows of shards, one a batch; their images stand one after the other in a file."""
     known = {}
@@ -276,7 +272,7 @@ def batches_of(root, given, shards, kill_after=None):
     rows.sort(key=lambda r: (r["shard_id"], r["position"]))
     for n, row in enumerate(rows):
         if n == kill_after:
-            raise Killed
+            raise KeyboardInterrupt
         yield pa.RecordBatch.from_pylist([{k: row[k] for k in PlannedSample._fields}])
 
 
@@ -284,7 +280,7 @@ def test_killed_writer_leaves_no_part_of_a_shard(tmp_path):
     task = ShardTask(open_storage(str(tmp_path)), "r", FetchPolicy(threads=2))
     names = ["tree", "blue jay", "ärger"]
     given = tables()
-    with pytest.raises(Killed):
+    with pytest.raises(KeyboardInterrupt):
         list(task.write(batches_of(tmp_path, given, {1, 2}, kill_after=8), names))
     found = {p.name for p in tmp_path.rglob("*") if p.is_file()} - {"images.bin"}
     assert found == {"shard-000001.tar", "shard-000001.index.parquet", "shard-000001.json"}
