@@ -279,13 +279,12 @@ def batches_of(root, given, shards, kill_after=None):
 def test_killed_writer_leaves_no_part_of_a_shard(tmp_path):
     task = ShardTask(open_storage(str(tmp_path)), "r", FetchPolicy(threads=2))
     names = ["tree", "blue jay", "ärger"]
-    given = tables()
     with pytest.raises(KeyboardInterrupt):
-        list(task.write(batches_of(tmp_path, given, {1, 2}, kill_after=8), names))
+        list(task.write(batches_of(tmp_path, tables(), {1, 2}, kill_after=8), names))
     found = {p.name for p in tmp_path.rglob("*") if p.is_file()} - {"images.bin"}
     assert found == {"shard-000001.tar", "shard-000001.index.parquet", "shard-000001.json"}
     assert task.finished_ids() == [1]
-    records = list(task.write(batches_of(tmp_path, given, {1, 2}), names))
+    records = list(task.write(batches_of(tmp_path, tables(), {1, 2}), names))
     assert [r["num_samples"] for r in records] == [5, 5]
     assert task.finished_ids() == [1, 2]
     (tmp_path / records[0]["name"].replace("shards", "r/shards")).write_bytes(b"cut")
