@@ -25,13 +25,14 @@ import scipy.fftpack
 from numpy.typing import NDArray
 
 from pipeline.kernels.images import ImageLimits, Rejection, decode_image
-from pipeline.kernels.resample import resize_grey
+from pipeline.kernels.resample import grey_pixels, resize_grey
 
 HASH_SIDE = 8
 GREY_SIDE = 32
 THUMBNAIL_SIDE = 64
-APPROXIMATE_SIDE = THUMBNAIL_SIDE
-"""Least side of a picture that is shrunk while it is decoded, pixels."""
+APPROXIMATE_SIDE = 150
+"""Least side of a picture that is shrunk while it is decoded, pixels. At 64 no more than a tenth
+less time, for entropy decoding takes most of it, and half as many hashes are exact."""
 
 FINGERPRINT_SCHEMA = pa.schema(
     [
@@ -116,7 +117,7 @@ def fingerprint_images(
             reasons.append(str(decoded.reason))
             continue
         assert data is not None
-        grey = np.asarray(decoded.image)
+        grey = grey_pixels(decoded.image)
         rows.append(row)
         small.append(resize_grey(grey, GREY_SIDE))
         columns["sha256"].append(hashlib.sha256(data).hexdigest())

@@ -1,16 +1,15 @@
 """Shrinking grey pictures with Pillow's exact 8-bit arithmetic, as products of small matrices.
 
 Pillow multiplies pixels with weights rounded to 22 fractional bits, sums in integers, and rounds to
-uint8 between the two passes. Such weights are exact in float32, and a float32 product is wrong by
-no more than a known bound: only sums closer than that to a rounding tie (0.3% of them) are added
-up again in integers. So the bytes are Pillow's whatever the order of summation, in 0.4 of its time.
-A box has few weights, at which Pillow itself is as fast: it does the passes, in our order.
+uint8 between the two passes. Here a weight is split into its upper and its lower half, so that the
+sums of each half are integers below 2^24: float32 holds them exactly, in whatever order a product
+of matrices adds them up. So the bytes are Pillow's, in 0.4 of its time. A box has few weights, at
+which Pillow itself is as fast: it does the passes, in our order.
 
 Pillow 13 runs the vertical pass first for tall pictures; earlier versions never do. Here the rule
 is fixed (that of Pillow 13), so hashes do not change with the installed version.
 
-Source: behaviour of Pillow's resampling (measured byte for byte in the tests); SPEC-dataset N1;
-Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1 (the bound).
+Source: behaviour of Pillow's resampling (measured byte for byte in the tests); SPEC-dataset N1.
 """
 
 from __future__ import annotations
@@ -20,42 +19,35 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 Filter = Literal["lanczos", "box"]
-Bands = tuple[tuple[int, int, NDArray[np.float32]], ...]
-
-_ONE = 1 << 22
+_ONE_BITS = 22
+_LOW_BITS = 10
+"""Bits of a weight's lower half: with the upper half's 13, sums of both stay below 2^24."""
 _LOBES = 3.0
 _BAND = 8
 """Output pixels computed by one product: each needs only its own stretch of the input."""
+_SHORT = 256
+"""Input pixels up to which one product for all output pixels is faster than bands."""
 _TIE = 1e-6
 """Weights closer than this to a rounding tie are computed again in C's order of operations."""
-_ROUND_OFF = 2.0**-24
-"""Of float32, relative."""
-_MAX_UNSURE = 1 / 16
-"""Share of sums near a tie beyond which all are added up in float64, where they are exact."""
-
-
-_FEW = 1 << 15
-"""Pixels up to which float64 is faster: a look for ties costs more than the products."""
 
 
 class Weights(NamedTuple):
     """From a number of pixels to another.
 
     Attributes:
-        bands: (first, last, weights) of each band of output pixels, float32 (last - first, band).
-        first: int64 (size,), first input pixel of each output pixel.
-        fixed: int64 (size, taps), weights in units of 2^-22.
-        bound: largest error of a band's product.
+        band: output pixels of a band.
+        bands: (first, last, weights) of each: float, (last - first, 2 band), upper halves in the
+            first ``band`` columns, in units of 2^-12, lower ones in the others, of 2^-22.
+            float32 where that is exact, float64 for very long inputs.
     """
 
-    bands: Bands
-    first: NDArray[np.int64]
-    fixed: NDArray[np.int64]
-    bound: float
+    band: int
+    bands: tuple[tuple[int, int, NDArray[Any]], ...]
 
 
 def resize_grey(
@@ -82,88 +74,66 @@ def resize_grey(
     return np.array(image) if image is grey else image
 
 
+def grey_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels of a picture of mode "L", uint8 (height, width), read-only: Pillow's own memory.
+
+    ``np.asarray`` copies them in pieces, which takes as long as a quarter of the decoding.
+    """
+    width, height = image.size
+    return np.asarray(pa.array(image).to_numpy(), np.uint8).reshape(height, width)
+
+
 @lru_cache(maxsize=1024)
 def lanczos_weights(length: int, size: int) -> Weights:
     """Fixed-point weights from ``length`` to ``size`` pixels, cut in bands of output pixels."""
     first, weights = _fixed_weights(length, size)
     fixed, taps = weights.astype(np.int64), weights.shape[1]
-    factors = weights / _ONE
+    upper = (fixed + (1 << (_LOW_BITS - 1))) >> _LOW_BITS
+    lower = fixed - (upper << _LOW_BITS)
+    largest = max(int(np.abs(half).sum(axis=1).max()) for half in (upper, lower))
+    kind = np.float32 if 255 * largest < 1 << 24 else np.float64
+    band = size if length <= _SHORT or size % _BAND else _BAND
     bands = []
-    for start in range(0, size, _BAND):
-        rows = range(start, min(start + _BAND, size))
+    for start in range(0, size, band):
         low = int(first[start])
-        high = min(length, int(first[rows[-1]]) + taps)
-        block = np.zeros((high - low, len(rows)), np.float32)
-        for column, row in enumerate(rows):
+        high = min(length, int(first[start + band - 1]) + taps)
+        block = np.zeros((high - low, 2 * band), kind)
+        for column in range(band):
+            row = start + column
             at = int(first[row]) - low
             inside = min(taps, high - low - at)
-            block[at : at + inside, column] = factors[row, :inside]
+            block[at : at + inside, column] = upper[row, :inside]
+            block[at : at + inside, band + column] = lower[row, :inside]
         bands.append((low, high, block))
-    # Each term is rounded once a tap at most (zero weights add nothing), the sum once with its 0.5;
-    # 1% covers the terms of second order.
-    largest = 255 * float(np.abs(factors).sum(axis=1).max()) + 1
-    bound = 1.01 * (taps + 1) * _ROUND_OFF * largest
-    return Weights(tuple(bands), first, fixed, bound)
+    return Weights(band, tuple(bands))
 
 
 def _box_axis(image: NDArray[np.uint8], size: int, axis: int) -> NDArray[np.uint8]:
     height, width = image.shape
     sides = (size, height) if axis == 1 else (width, size)
-    return np.asarray(Image.fromarray(image).resize(sides, Image.Resampling.BOX))
+    return grey_pixels(Image.fromarray(image).resize(sides, Image.Resampling.BOX))
 
 
 def _lanczos_axis(image: NDArray[np.uint8], size: int, axis: int) -> NDArray[np.uint8]:
     weights = lanczos_weights(image.shape[axis], size)
-    if image.size <= _FEW:
-        return _exact_products(image, weights, axis)
-    sums = _products(image, weights, axis, np.float32)
-    sums += 0.5
-    whole = np.floor(sums)
-    sums -= whole
-    sums -= 0.5
-    unsure = np.flatnonzero(np.abs(sums, out=sums) > 0.5 - weights.bound)
-    if len(unsure) > _MAX_UNSURE * sums.size:
-        return _exact_products(image, weights, axis)
-    out: NDArray[np.uint8] = np.clip(whole, 0, 255, out=whole).astype(np.uint8)
-    if len(unsure):
-        out.ravel()[unsure] = _exact_sums(image, weights, axis, *np.divmod(unsure, out.shape[1]))
-    return out
-
-
-def _exact_products(image: NDArray[np.uint8], weights: Weights, axis: int) -> NDArray[np.uint8]:
-    sums = _products(image, weights, axis, np.float64)
-    sums += 0.5
-    np.floor(sums, out=sums)
-    return np.asarray(np.clip(sums, 0, 255, out=sums), np.uint8)
-
-
-def _products(
-    image: NDArray[np.uint8], weights: Weights, axis: int, kind: type[Any]
-) -> NDArray[Any]:
-    """Weighted sums of the rows (axis 1) or columns (axis 0), exact in float64."""
-    pixels = image.astype(kind)
-    blocks = [(low, high, block.astype(kind, copy=False)) for low, high, block in weights.bands]
+    pixels = image.astype(weights.bands[0][2].dtype)
     if axis == 1:
-        return np.concatenate([pixels[:, low:high] @ b for low, high, b in blocks], axis=1)
-    return np.concatenate([b.T @ pixels[low:high] for low, high, b in blocks])
-
-
-def _exact_sums(
-    image: NDArray[np.uint8],
-    weights: Weights,
-    axis: int,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-) -> NDArray[np.uint8]:
-    """Chosen outputs in integers, uint8 (n,)."""
-    which = columns if axis == 1 else rows
-    # Taps beyond the edge have weight zero.
-    at = weights.first[which][:, None] + np.arange(weights.fixed.shape[1])
-    np.minimum(at, image.shape[axis] - 1, out=at)
-    width = image.shape[1]
-    at = at + (rows * width)[:, None] if axis == 1 else at * width + columns[:, None]
-    products = image.ravel()[at] * weights.fixed[which]
-    return np.asarray(np.clip((products.sum(axis=1) + _ONE // 2) >> 22, 0, 255), np.uint8)
+        parts = [pixels[:, low:high] @ block for low, high, block in weights.bands]
+        halves = np.concatenate(parts, axis=1).reshape(len(image), -1, 2, weights.band)
+        upper, lower = halves[:, :, 0], halves[:, :, 1]
+    else:
+        parts = [block.T @ pixels[low:high] for low, high, block in weights.bands]
+        halves = np.concatenate(parts).reshape(-1, 2, weights.band, image.shape[1])
+        upper, lower = halves[:, 0], halves[:, 1]
+    sums = upper.astype(np.int32)
+    sums <<= _LOW_BITS
+    sums += lower.astype(np.int32)
+    sums += 1 << (_ONE_BITS - 1)
+    sums >>= _ONE_BITS
+    shape = (len(image), size) if axis == 1 else (size, image.shape[1])
+    np.maximum(sums, 0, out=sums)
+    np.minimum(sums, 255, out=sums)
+    return sums.astype(np.uint8).reshape(shape)
 
 
 def _fixed_weights(length: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -178,7 +148,7 @@ def _fixed_weights(length: int, size: int) -> tuple[NDArray[np.int64], NDArray[n
     at = (offset + first[:, None] - center[:, None] + 0.5) * (1.0 / stretch)
     values = _lanczos(at) * (offset < (last - first)[:, None])
     values /= values.sum(axis=1, keepdims=True)
-    scaled = values * _ONE
+    scaled = values * (1 << _ONE_BITS)
     fixed = np.trunc(scaled + np.copysign(0.5, scaled))
     # np.sin and np.sum may differ from C's in the last bit; it matters only next to a tie.
     nearest = np.abs(scaled) + 0.5
@@ -211,4 +181,4 @@ def _row_in_c_order(first: int, taps: int, center: float, inverse: float) -> lis
     total = 0.0
     for value in values:
         total += value
-    return [float(int(math.copysign(0.5, v) + v / total * _ONE)) for v in values]
+    return [float(int(math.copysign(0.5, v) + v / total * (1 << _ONE_BITS))) for v in values]
