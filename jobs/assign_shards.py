@@ -1,4 +1,4 @@
-"""Assign shards: samples, unique_images -> shard_assignments, shard_plan."""
+"""Assign shards: samples, unique_images, images -> shard_assignments, shard_plan."""
 
 from pipeline.runtime.cli import run_job
 from pipeline.stages.assign_shards import STAGE

@@ -1,4 +1,4 @@
-"""Write the release: shard_assignments, images, label_map and reports -> shards, manifest."""
+"""Write the release: shard_assignments, label_map and reports -> shards, manifest."""
 
 from pipeline.runtime.cli import run_job
 from pipeline.stages.write_release import STAGE

@@ -126,7 +126,7 @@ SAMPLING_POLICY = Table(
 )
 SHARD_ASSIGNMENTS = Table(
     name="shard_assignments",
-    doc="Where each sample stands.",
+    doc="Where each sample stands in the release, and where its image is.",
     key=("shard_id", "position"),
     columns=(
         _SHARD_ID,
@@ -145,6 +145,25 @@ SHARD_ASSIGNMENTS = Table(
             unit="bytes",
             min=1,
         ),
+        Column(
+            name="uri", type="string", doc="where the bytes are, if not in `part`", nullable=True
+        ),
+        Column(
+            name="part",
+            type="string",
+            doc="file of `images`, below the root, that has the bytes",
+            nullable=True,
+        ),
+        Column(
+            name="offset",
+            type="bigint",
+            doc="place of the first of them in `part`",
+            unit="bytes",
+            nullable=True,
+            min=0,
+        ),
+        Column(name="source", type="string", doc="where the image came from", nullable=True),
+        Column(name="licence", type="string", doc="licence of the image", nullable=True),
     ),
 )
 SHARD_PLAN = Table(

@@ -223,7 +223,7 @@ def table_routes(
     spread >>= np.uint64(33)
     spread *= np.uint64(num_routes)
     spread >>= np.uint64(31)
-    return spread.view(np.int64)
+    return np.asarray(spread.view(np.int64), np.int64)
 
 
 def permute(hashes: NDArray[np.uint64], plan: TablePlan, table: int) -> NDArray[np.uint64]:

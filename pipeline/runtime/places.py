@@ -36,8 +36,8 @@ def locate_stored(
         sizes: column of the sizes of its values in bytes, null where the value is null.
 
     Yields:
-        a batch a row group: ``columns``, ``part`` string (null where the value is) and ``offset``
-        int64 of the value's first byte in the part.
+        a batch a row group: ``columns``, ``part`` string and ``offset`` int64 of the value's first
+        byte in it, both null where the value is.
 
     Raises:
         ValueError: the column is not stored as the writer stores it.
@@ -61,7 +61,8 @@ def locate_stored(
         offsets = end - _suffix_sums(spans) + _LENGTH
         names = pa.array(np.full(len(rows), name), mask=~is_there)
         found = rows.select(list(columns)).append_column("part", names)
-        yield from found.append_column("offset", pa.array(offsets)).combine_chunks().to_batches()
+        places = pa.array(offsets, mask=~is_there)
+        yield from found.append_column("offset", places).combine_chunks().to_batches()
 
 
 def _suffix_sums(spans: NDArray[np.int64]) -> NDArray[np.int64]:

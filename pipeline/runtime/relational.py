@@ -17,7 +17,7 @@ from pipeline.files.storage import Storage
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.places import locate_stored
 from pipeline.runtime.writer import PartWriter
-from pipeline.stages.stage import ArrowMap, RelationalStage, SmallTable
+from pipeline.stages.stage import ArrowMap, RelationalStage, SmallTable, StoredColumn
 from schemas.contract import Table
 
 logger = logging.getLogger(__name__)
@@ -53,40 +53,36 @@ class RelationalContext:
         """Rows of a materialised frame."""
         return df.count()
 
-    def scan(self, df: DataFrame, columns: Sequence[str], fn: ArrowMap, ddl: str) -> DataFrame:
+    def scan(
+        self,
+        df: DataFrame,
+        columns: Sequence[str],
+        fn: ArrowMap,
+        ddl: str,
+        places: StoredColumn | None = None,
+    ) -> DataFrame:
         """Columns of an input through ``fn``, read by pyarrow, one task a file."""
         names = self._files(df)
-        if not names:
+        if not names and places is None:
             return df.select(*columns).mapInArrow(fn, ddl)
         storage, chosen = self.storage, list(columns)
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for name in _names(batches):
-                with storage.open_read(name) as handle:
-                    yield from fn(pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen))
+            for batch in batches:
+                for name in batch.column("name").to_pylist():
+                    with storage.open_read(name) as handle:
+                        if places is None:
+                            rows = pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen)
+                        else:
+                            rows = locate_stored(handle, name, chosen, *places)
+                        yield from fn(rows)
 
-        return self._listed(names).mapInArrow(read, ddl)
-
-    def locate(self, df: DataFrame, columns: Sequence[str], stored: str, sizes: str) -> DataFrame:
-        """Columns of an input, and where the values of its stored column stand in its files."""
-        names = self._files(df)
-        if not names:
-            raise ValueError(f"{stored}: its table is no input of this stage.")
-        storage, chosen = self.storage, list(columns)
-
-        def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for name in _names(batches):
-                with storage.open_read(name) as handle:
-                    yield from locate_stored(handle, name, chosen, stored, sizes)
-
-        kept = [f"{f.name} {f.dataType.simpleString()}" for f in df.select(chosen).schema.fields]
-        ddl = ", ".join([*kept, "part string", "offset bigint"])
         return self._listed(names).mapInArrow(read, ddl)
 
     def _listed(self, names: list[str]) -> DataFrame:
         """One row and one task a file."""
         listed = self._spark.createDataFrame(list(enumerate(names)), "number int, name string")
-        return listed.repartitionById(len(names), F.col("number"))
+        return listed.repartitionById(max(1, len(names)), F.col("number"))
 
     def _files(self, df: DataFrame) -> list[str]:
         """Names of an input's files below the root; none where it is no plain table there."""
@@ -105,11 +101,6 @@ class RelationalContext:
     def clear(self) -> None:
         """Remove the scratch folder."""
         self.storage.remove(self._scratch)
-
-
-def _names(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
-    for batch in batches:
-        yield from batch.column("name").to_pylist()
 
 
 def read_frame(

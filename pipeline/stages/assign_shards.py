@@ -1,25 +1,38 @@
-"""Assign shards: samples, unique_images -> shard_assignments, shard_plan."""
+"""Assign shards: samples, unique_images, images -> shard_assignments, shard_plan."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipeline.config.dataset import AssignShardsParams
-from pipeline.stages.stage import LedgerRule, RelationalStage, StageContext
+from pipeline.stages.stage import LedgerRule, RelationalStage, StageContext, StoredColumn
 from schemas.dataset import SAMPLES, SHARD_ASSIGNMENTS, SHARD_PLAN
 from schemas.images import UNIQUE_IMAGES
+from schemas.ingested import IMAGES
 from schemas.sample import KEY_DIGITS
 
 DEAL_STREAM = "shard_deal"
 ORDER_STREAM = "shard_order"
+_IMAGE_COLUMNS = ("image_id", "uri", "source", "licence")
+_STORED = StoredColumn("bytes", "num_bytes")
+_PLACES_DDL = (
+    "image_id string, uri string, source string, licence string, part string, offset bigint"
+)
 _RANGE_BITS = 12
 """Ranges of the deal's hash: 4,096, of 325,000 images each at 1.33 billion. Any number gives the
 same result; it only bounds the rows of one window."""
 
 
 def assign_shards(
-    samples: DataFrame, unique_images: DataFrame, params: AssignShardsParams, ctx: StageContext
+    samples: DataFrame,
+    unique_images: DataFrame,
+    images: DataFrame,
+    params: AssignShardsParams,
+    ctx: StageContext,
 ) -> dict[str, DataFrame]:
     """Deal samples to shards like cards, then order each shard by a hash.
 
@@ -29,12 +42,15 @@ def assign_shards(
     running sums: over ranges of the hash first (4,096 numbers), then inside a range, so that no
     task sees more than a range.
 
+    Each sample takes along where its image is: its uri, or its place in the files of `images`. So
+    the stage that writes shards joins nothing.
+
     Cost at 1.329 billion images: `samples` is scanned for the range sums (copies only), then four
-    shuffles of rows of some 200 bytes, 270 GB each: the join of both inputs, the ranges, the order
+    shuffles of rows of some 250 bytes, 330 GB each: the join of the inputs, the ranges, the order
     inside shards, the files. Image bytes are not touched. Per task memory: Spark's sort, spilling.
     Source: SPEC W2.
     """
-    del ctx
+    places = ctx.scan(images, _IMAGE_COLUMNS, _as_they_are, _PLACES_DDL, _STORED)
     totals = _range_totals(samples, params)
     plan = totals.agg(F.coalesce(F.sum("copies"), F.lit(0)).alias("num_samples")).select(
         F.lit(params.seed).cast("bigint").alias("seed"),
@@ -43,8 +59,9 @@ def assign_shards(
         "num_samples",
     )
     hashed = _with_hash(samples, params)
-    images = hashed.join(unique_images, on="image_id", how="left")
-    copies = _places(images, _range_starts(totals, params))
+    known = hashed.join(unique_images, on="image_id", how="left")
+    known = known.join(places, on="image_id", how="left")
+    copies = _places(known, _range_starts(totals, params))
     dealt = copies.withColumn("shard_id", F.pmod("place", "num_shards").cast("int"))
     order = Window.partitionBy("shard_id").orderBy("order_hash", "key")
     position = F.row_number().over(order.rowsBetween(Window.unboundedPreceding, 0)) - 1
@@ -54,6 +71,10 @@ def assign_shards(
         .select(*SHARD_ASSIGNMENTS.column_names),
         "shard_plan": plan,
     }
+
+
+def _as_they_are(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from batches
 
 
 def _hash(seed: int, stream: str, name: str) -> Column:
@@ -117,10 +138,10 @@ def _with_key(copies: DataFrame, params: AssignShardsParams) -> DataFrame:
 
 STAGE = RelationalStage(
     name="assign_shards",
-    version=1,
+    version=2,
     fn=assign_shards,
     params=AssignShardsParams,
-    inputs=(SAMPLES, UNIQUE_IMAGES),
+    inputs=(SAMPLES, UNIQUE_IMAGES, IMAGES),
     outputs=(SHARD_ASSIGNMENTS, SHARD_PLAN),
     ledger=(LedgerRule("samples", ("samples.copies",), ("shard_assignments",)),),
 )

@@ -37,7 +37,7 @@ DONE = "_done"
 
 
 class PlannedSample(NamedTuple):
-    """A row of `shard_assignments` with what `images` knows of the image.
+    """A row of `shard_assignments`.
 
     The image is ``num_bytes`` from ``offset`` on in ``part``, a file below the root, or at ``uri``.
     """

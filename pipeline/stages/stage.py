@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -27,6 +27,13 @@ ArrowMap = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 """What ``mapInArrow`` takes."""
 
 
+class StoredColumn(NamedTuple):
+    """A column whose values can be read alone, and the column of their sizes in bytes."""
+
+    name: str
+    sizes: str
+
+
 class StageContext(Protocol):
     """What a relational stage may ask of the runtime."""
 
@@ -38,18 +45,27 @@ class StageContext(Protocol):
         """Rows of an input or materialised frame; to end a loop or to size a plan, nothing else."""
         ...
 
-    def scan(self, df: DataFrame, columns: Sequence[str], fn: ArrowMap, ddl: str) -> DataFrame:
+    def scan(
+        self,
+        df: DataFrame,
+        columns: Sequence[str],
+        fn: ArrowMap,
+        ddl: str,
+        places: StoredColumn | None = None,
+    ) -> DataFrame:
         """``df.select(columns).mapInArrow(fn, ddl)``, without the rows' way through the JVM.
 
-        Where ``df`` is an input table, one task a file reads it by pyarrow: three times as fast.
-        """
-        ...
+        Where ``df`` is an input table, one task a file reads it by pyarrow: three times as fast,
+        and in the order of the file.
 
-    def locate(self, df: DataFrame, columns: Sequence[str], stored: str, sizes: str) -> DataFrame:
-        """Columns of an input table with the places of the values of its stored column.
-
-        Adds ``part``, a file below the root (null where the value is), and ``offset`` in it; the
-        column ``sizes`` has their sizes. The values themselves are not read.
+        Args:
+            df: an input table, as the stage was given it, for the fast way.
+            columns: that ``fn`` sees.
+            fn: from batches to batches, called once a file.
+            ddl: of its result.
+            places: a stored column whose values ``fn`` gets the places of, not the values: columns
+                ``part``, a file below the root, null where the value is, and ``offset`` in it.
+                ``df`` must then be an input table.
         """
         ...
 

@@ -1,9 +1,9 @@
 """Writing webdataset shards from images in Parquet: ours under Spark and without, webdataset's.
 
-`ours` is the whole of `write_release` as in production: the join of planned samples with the
-images, shards in their shuffled order, image, text and JSON members, sha256 checked and taken,
-files synced, indexes, markers. `same_writer_no_spark` is its writer in two processes without Spark,
-given the joined and sorted rows. `webdataset_in_spark` is webdataset's TarWriter inside
+`ours` is the whole of `write_release` as in production: planned samples in their shuffled order,
+each image read from its place in the table's files, image, text and JSON members, sha256 checked
+and taken, files synced, indexes, markers. `same_writer_no_spark` is its writer in two processes
+without Spark over the same planned samples. `webdataset_in_spark` is webdataset's TarWriter inside
 foreachPartition over the same images in Parquet, in their order, with the same members and nothing
 else. `raw_copy` copies the same bytes file by file, the ceiling. Systems take turns; medians of
 rounds.

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,11 @@ def ours(world: World, out: str) -> tuple[float, dict[str, str]]:
 
     spark = _session(out)
     root = open_storage(world.root)
-    frames = [
-        spark.read.parquet(f"file://{world.folder(name)}")
-        for name in ("shard_assignments", "images")
-    ]
+    assignments = spark.read.parquet(f"file://{world.folder('shard_assignments')}")
     folder = f"release-{os.getpid()}"
-    ctx = RelationalContext(spark, root, folder, frames)
+    ctx = RelationalContext(spark, root, folder, [assignments])
     started = time.perf_counter()
-    tables = write_release(*frames, _label_map(), WriteReleaseParams(), ctx)
+    tables = write_release(assignments, _label_map(), WriteReleaseParams(), ctx)
     rows = tables["written_shards"].collect()
     seconds = time.perf_counter() - started
     spark.stop()
@@ -51,15 +49,16 @@ def ours(world: World, out: str) -> tuple[float, dict[str, str]]:
 
 
 def same_writer_no_spark(world: World, out: str) -> tuple[float, dict[str, str]]:
-    """The writing task alone, in two processes, over rows that are joined and sorted."""
+    """The writing task alone, in two processes, over the same files of planned samples."""
     Path(out).mkdir()
     folder = f"plain-{os.getpid()}"
     # Processes take a shard when they are free, as Spark's do.
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         pool.map(_nothing, range(CORES), chunksize=1)
         started = time.perf_counter()
-        work = [(world, folder, shard) for shard in range(world.num_shards)]
-        records = pool.starmap(_write_shard, work, chunksize=1)
+        files = sorted(map(str, Path(world.folder("shard_assignments")).iterdir()))
+        work = [(world, folder, file) for file in files]
+        records = list(chain.from_iterable(pool.starmap(_write_shards, work, chunksize=1)))
         seconds = time.perf_counter() - started
     shutil.rmtree(f"{world.root}/{folder}")
     return seconds, {record["name"]: record["sha256"] for record in records}
@@ -112,11 +111,9 @@ def _label_map() -> Any:
     return LabelMap()
 
 
-def _write_shard(world: World, folder: str, shard: int) -> dict[str, Any]:
+def _write_shards(world: World, folder: str, file: str) -> list[dict[str, Any]]:
     task = ShardTask(open_storage(world.root), folder, FetchPolicy())
-    rows = pq.ParquetFile(f"{world.folder('planned')}/{shard:06d}.parquet").iter_batches(10_000)
-    (record,) = task.write(rows, LABELS)
-    return record
+    return list(task.write(pq.ParquetFile(file).iter_batches(10_000), LABELS))
 
 
 def _copy(source: str, target: str) -> None:

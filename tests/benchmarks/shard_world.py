@@ -16,7 +16,6 @@ from pipeline.kernels.hashing import bucket_of
 from pipeline.kernels.samples import Sample, sample_key, sample_members
 from pipeline.runtime.places import locate_stored
 from pipeline.runtime.writer import part_name, write_parts
-from pipeline.stages.shard_files import PlannedSample
 from schemas.dataset import SHARD_ASSIGNMENTS
 from schemas.ingested import IMAGES
 
@@ -45,8 +44,8 @@ class World:
     num_shards: int
 
     def folder(self, name: str) -> str:
-        """``images``, ``shard_assignments``, ``planned`` (joined and sorted, one file a shard) or
-        ``members`` (key, jpg, txt and json of each sample, in the order of the images)."""
+        """``images``, ``shard_assignments`` (a bucket a shard), or ``members`` (key, jpg, txt and
+        json of each sample, in the order of the images)."""
         return f"{self.root}/{name}"
 
 
@@ -60,18 +59,13 @@ def make_world(root: str, num_images: int) -> World:
     for bucket in range(NUM_BUCKETS):
         rows = np.flatnonzero(buckets == bucket)
         planned += _bucket(root, bucket, ids, rows, places, num_shards)
-    for name in ("shard_assignments", "planned"):
-        Path(root, name).mkdir(parents=True)
+    Path(root, "shard_assignments").mkdir(parents=True)
     assigned = SHARD_ASSIGNMENTS.arrow_schema
-    table = pa.Table.from_pylist(planned)
-    for bucket in range(NUM_BUCKETS):
-        part = table.filter(pa.array(bucket_of(table["image_id"], NUM_BUCKETS) == bucket))
-        path = f"{root}/shard_assignments/{part_name(bucket)}"
-        pq.write_table(part.select(assigned.names).cast(assigned), path, compression="zstd")
-    ordered = table.sort_by([("shard_id", "ascending"), ("position", "ascending")])
-    for shard in range(num_shards):
-        part = ordered.filter(pa.array(ordered["shard_id"].to_numpy() == shard))
-        pq.write_table(part.select(PlannedSample._fields), f"{root}/planned/{shard:06d}.parquet")
+    table = pa.Table.from_pylist(planned).select(assigned.names).cast(assigned)
+    table = table.sort_by([("shard_id", "ascending"), ("position", "ascending")])
+    for bucket in range(num_shards):
+        part = table.filter(pa.array(table["shard_id"].to_numpy() == bucket))
+        pq.write_table(part, f"{root}/shard_assignments/{part_name(bucket)}", compression="zstd")
     return World(root, num_images, int(sum(row["num_bytes"] for row in planned)), num_shards)
 
 

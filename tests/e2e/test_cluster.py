@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -38,11 +39,15 @@ def corpus():
         return pq.read_table(path, columns=["image_id", "bytes"]).sort_by("image_id").to_pylist()
 
 
-def upstream(images):
+def upstream(root, images):
     """Rows of the tables that the shard writer reads: a release of one label."""
     count = len(images)
+    root.mkdir()
+    (root / "images.bin").write_bytes(b"".join(image["bytes"] for image in images))
+    ends = itertools.accumulate(len(image["bytes"]) for image in images)
     samples = [
-        {
+        dict.fromkeys(SHARD_ASSIGNMENTS.column_names)
+        | {
             "shard_id": i % NUM_SHARDS,
             "position": i // NUM_SHARDS,
             "key": sample_key(image["image_id"], 0),
@@ -53,8 +58,10 @@ def upstream(images):
             "sha256": hashlib.sha256(image["bytes"]).hexdigest(),
             "format": "png" if image["bytes"].startswith(b"\x89PNG") else "webp",
             "num_bytes": len(image["bytes"]),
+            "part": "images.bin",
+            "offset": end - len(image["bytes"]),
         }
-        for i, image in enumerate(images)
+        for i, (image, end) in enumerate(zip(images, ends, strict=True))
     ]
     label = {"label_id": 0, "cluster_id": 7, "name": "thing", "l1_interest": "art"}
     policy = {"policy": "inverse_sqrt", "materialised": True, "threshold": 0.1, "cap": None}
@@ -92,7 +99,7 @@ def test_every_kind_of_stage_runs_on_a_local_cluster_from_the_zip(tmp_path, repo
     chosen = images[:: len(images) // (NUM_SHARDS * PER_SHARD)][: NUM_SHARDS * PER_SHARD]
     root, empty = tmp_path / "root", tmp_path / "empty"
     empty.mkdir()
-    publish_upstream(root, upstream(chosen))
+    publish_upstream(root, upstream(root, chosen))
     build = [sys.executable, "jobs/build_dist.py", "app", "--out", str(tmp_path / "dist")]
     subprocess.run(build, cwd=repository, check=True)
     job = shutil.copy(repository / "jobs" / "run_pipeline.py", tmp_path / "run_pipeline.py")

@@ -56,7 +56,7 @@ def test_every_value_is_at_its_place(tmp_path, monkeypatch, rows, group):
     assert found.select(COLUMNS).equals(table.select(COLUMNS))
     for value, row in zip(data, found.to_pylist(), strict=True):
         if value is None:
-            assert row["part"] is None
+            assert row["part"] is row["offset"] is None
         else:
             assert row["part"] == name
             assert storage.read_range(name, row["offset"], len(value)) == value

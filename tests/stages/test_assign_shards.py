@@ -11,6 +11,7 @@ from pipeline.kernels.samples import sample_key
 from pipeline.stages.assign_shards import STAGE
 from schemas.dataset import SAMPLES
 from schemas.images import UNIQUE_IMAGES
+from schemas.ingested import IMAGES
 
 COPIES = [1, 3, 1, 2, 7, 1, 12, 1, 1, 2]
 ROWS = [
@@ -29,6 +30,14 @@ UNIQUE = [
         "format": ("jpeg", "png", "webp")[i % 3],
         "num_bytes": i + 1,
     }
+    for i, row in enumerate(ROWS)
+]
+
+
+IMAGES_GIVEN = [
+    dict.fromkeys(IMAGES.column_names)
+    | {"image_id": row["image_id"], "source": f"s{i % 3}", "licence": "CC0" if i % 2 else None}
+    | ({"uri": f"/{i}"} if i % 4 == 0 else {"bytes": bytes([i]) * (i + 1), "num_bytes": i + 1})
     for i, row in enumerate(ROWS)
 ]
 
@@ -58,23 +67,39 @@ def oracle(samples_per_shard, seed):
 
 
 def assign(spark, root, num_buckets=2, **params):
-    given = {SAMPLES: ROWS, UNIQUE_IMAGES: UNIQUE}
+    given = {SAMPLES: ROWS, UNIQUE_IMAGES: UNIQUE, IMAGES: IMAGES_GIVEN}
     section = AssignShardsParams(**params)
-    return run_stage(spark, root, STAGE, given, num_buckets, assign_shards=section)[2]
+    storage, _, got = run_stage(spark, root, STAGE, given, num_buckets, assign_shards=section)
+    return storage, got
 
 
 def test_assignment_equals_the_oracle_for_any_layout(spark, tmp_path):
     wanted = oracle(20, seed=5)
     for num_buckets in (1, 5):
         root = tmp_path / str(num_buckets)
-        got = assign(spark, root, num_buckets, samples_per_shard=20, seed=5)
+        storage, got = assign(spark, root, num_buckets, samples_per_shard=20, seed=5)
         rows = [{name: row[name] for name in wanted[0]} for row in got["shard_assignments"]]
         assert rows == wanted
         assert got["shard_plan"] == [
             {"seed": 5, "samples_per_shard": 20, "num_shards": 19, "num_samples": 372}
         ]
+        check_places(storage, got["shard_assignments"])
     check_properties(got["shard_assignments"], 19)
     assert [row["key"] for row in wanted] != [row["key"] for row in oracle(20, seed=6)]
+
+
+def check_places(storage, rows):
+    """Every image is where its sample says."""
+    known = {row["image_id"]: row for row in IMAGES_GIVEN}
+    for row in rows:
+        image = known[row["image_id"]]
+        same = ("uri", "source", "licence")
+        assert [row[name] for name in same] == [image[name] for name in same]
+        if image["bytes"] is None:
+            assert row["part"] is row["offset"] is None
+        else:
+            found = storage.read_range(row["part"], row["offset"], image["num_bytes"])
+            assert found == image["bytes"]
 
 
 def check_properties(rows, num_shards):
@@ -89,6 +114,6 @@ def check_properties(rows, num_shards):
 
 
 def test_image_without_bytes_is_a_named_breach(spark, tmp_path):
-    given = {SAMPLES: ROWS, UNIQUE_IMAGES: UNIQUE[:-1]}
+    given = {SAMPLES: ROWS, UNIQUE_IMAGES: UNIQUE[:-1], IMAGES: IMAGES_GIVEN}
     with pytest.raises(ValueError, match=r"shard_assignments\.sha256: 2 nulls, expected none"):
         run_stage(spark, tmp_path, STAGE, given)

@@ -27,7 +27,6 @@ from schemas.dataset import (
     SHARD_PLAN,
 )
 from schemas.images import VALIDATION_CERTIFICATE
-from schemas.ingested import IMAGES
 
 NUM_SHARDS, PER_SHARD = 4, 5
 FORMATS = ("jpeg", "png", "webp")
@@ -42,26 +41,28 @@ def image_id(i):
     return f"dir/im.ä{i}"
 
 
-def tables(folder=None):
+def tables(root, folder=None):
     """16 images in 20 samples, 4 shards; images 0-3 have two copies, in different shards.
 
     Args:
-        folder: where even images are files; all images are bytes in the table where None.
+        root: where a file gets the bytes of the other images.
+        folder: where even images are files; all images are in the one file where None.
     """
-    images, samples = [], []
-    for i in range(16):
-        row = dict.fromkeys(IMAGES.column_names) | {"image_id": image_id(i)}
-        row |= {"licence": "CC0 | a" if i % 3 else None, "source": f"s{i % 2}"}
-        if folder is not None and i % 2 == 0:
-            path = folder / f"{i}.bin"
-            path.write_bytes(content(i))
-            row["uri"] = f"file://{path}" if i % 4 else str(path)
-        else:
-            row |= {"bytes": content(i), "num_bytes": len(content(i))}
-        images.append(row)
-        samples += [(i, copy) for copy in range(2 if i < 4 else 1)]
+    samples, places = [], []
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "images.bin").open("wb") as stored:
+        for i in range(16):
+            if folder is not None and i % 2 == 0:
+                path = folder / f"{i}.bin"
+                path.write_bytes(content(i))
+                places.append({"uri": f"file://{path}" if i % 4 else str(path)})
+            else:
+                places.append({"part": "images.bin", "offset": stored.tell()})
+                stored.write(content(i))
+            samples += [(i, copy) for copy in range(2 if i < 4 else 1)]
     rows = [
-        {
+        dict.fromkeys(SHARD_ASSIGNMENTS.column_names)
+        | {
             "shard_id": place % NUM_SHARDS,
             "position": place // NUM_SHARDS,
             "key": sample_key(image_id(i), copy),
@@ -72,13 +73,15 @@ def tables(folder=None):
             "sha256": hashlib.sha256(content(i)).hexdigest(),
             "format": FORMATS[i % 3],
             "num_bytes": len(content(i)),
+            "licence": "CC0 | a" if i % 3 else None,
+            "source": f"s{i % 2}",
         }
+        | places[i]
         for place, (i, copy) in enumerate(samples)
     ]
     labels = [("tree", 16, 20), ("blue jay", 8, 10), ("ärger", 8, 10)]
     return {
         SHARD_ASSIGNMENTS: rows,
-        IMAGES: images,
         LABEL_MAP: [
             {"label_id": c, "cluster_id": 7 + c, "name": n, "l1_interest": "art", "num_images": b}
             for c, (n, b, _) in enumerate(labels)
@@ -124,13 +127,13 @@ def published(folder):
 @pytest.fixture(scope="module")
 def release(spark, tmp_path_factory):
     root = tmp_path_factory.mktemp("release")
-    return write(spark, root, tables())
+    return write(spark, root, tables(root))
 
 
-def test_samples_are_what_was_planned(release):
+def test_samples_are_what_was_planned(release, tmp_path):
     folder, _, _ = release
     names = ["tree", "blue jay", "ärger"]
-    by_place = {(r["shard_id"], r["position"]): r for r in tables()[SHARD_ASSIGNMENTS]}
+    by_place = {(r["shard_id"], r["position"]): r for r in tables(tmp_path)[SHARD_ASSIGNMENTS]}
     for shard in range(NUM_SHARDS):
         raw = (folder / f"shards/shard-{shard:06d}.tar").read_bytes()
         index = pq.read_table(folder / f"shards/shard-{shard:06d}.index.parquet")
@@ -201,12 +204,12 @@ def test_manifest_and_side_files(release):
     assert [row["shard_id"] for row in got["written_shards"]] == [0, 1, 2, 3]
 
 
-def test_it_says_which_stages_led_to_it_and_verifies(release):
+def test_it_says_which_stages_led_to_it_and_verifies(release, tmp_path):
     folder, manifest, _ = release
     stages = json.loads((folder / "config.json").read_bytes())["stages"]
     versions = json.loads((folder / "lineage.json").read_bytes())["stages"]
     assert [s["stage"] for s in stages] == [s["stage"] for s in versions]
-    assert [s["stage"] for s in stages] == ["given"] * len(tables()) + ["write_release"]
+    assert [s["stage"] for s in stages] == ["given"] * len(tables(tmp_path)) + ["write_release"]
     assert stages[-1]["code_version"] == manifest.code_version == STAGE.version
     assert stages[-1]["params"] == manifest.params
     assert (versions[-1]["version"], versions[-1]["inputs"]) == (manifest.version, manifest.inputs)
@@ -215,7 +218,7 @@ def test_it_says_which_stages_led_to_it_and_verifies(release):
     assert verify_here(open_storage(str(folder))).told == []
 
 
-def test_trainer_and_webdataset_read_it(release):
+def test_trainer_and_webdataset_read_it(release, tmp_path):
     folder, _, _ = release
     opened = open_release(str(folder.parent))
     assert (opened.num_samples, opened.policy, opened.num_labels) == (20, "inverse_sqrt", 3)
@@ -224,13 +227,13 @@ def test_trainer_and_webdataset_read_it(release):
     wds = pytest.importorskip("webdataset")
     shards = [str(folder / shard.name) for shard in opened.shards]
     keys = [s["__key__"] for s in wds.WebDataset(shards, shardshuffle=False)]
-    assert sorted(keys) == sorted(r["key"] for r in tables()[SHARD_ASSIGNMENTS])
+    assert sorted(keys) == sorted(r["key"] for r in tables(tmp_path)[SHARD_ASSIGNMENTS])
 
 
 def test_other_layout_and_images_in_files_give_the_same_bytes(spark, tmp_path, release):
     images = tmp_path / "images"
     images.mkdir()
-    folder, _, _ = write(spark, tmp_path / "root", tables(images), num_buckets=7)
+    folder, _, _ = write(spark, tmp_path / "root", tables(tmp_path / "root", images), num_buckets=7)
     assert published(folder) == published(release[0])
     assert len(published(folder)) == 10 + 2 * NUM_SHARDS
 
@@ -240,7 +243,7 @@ def test_failed_run_names_the_keys_and_the_next_one_writes_what_is_missing(
 ):
     images, root = tmp_path / "images", tmp_path / "root"
     images.mkdir()
-    given = tables(images)
+    given = tables(root, images)
     (images / "6.bin").write_bytes(b"other")
     (images / "10.bin").unlink()
     with pytest.raises(ValueError, match="samples of 1 shards cannot be written") as error:
@@ -261,14 +264,8 @@ def test_failed_run_names_the_keys_and_the_next_one_writes_what_is_missing(
     assert len(kept) == 2 * (NUM_SHARDS - 2)
 
 
-def batches_of(root, given, shards, kill_after=None):
-    """Planned rows of shards, one a batch; their images stand one after the other in a file."""
-    known = {}
-    with (root / "images.bin").open("wb") as out:
-        for row in given[IMAGES]:
-            known[row["image_id"]] = row | {"part": "images.bin", "offset": out.tell()}
-            out.write(row["bytes"])
-    rows = [r | known[r["image_id"]] for r in given[SHARD_ASSIGNMENTS] if r["shard_id"] in shards]
+def batches_of(given, shards, kill_after=None):
+    rows = [row for row in given[SHARD_ASSIGNMENTS] if row["shard_id"] in shards]
     rows.sort(key=lambda r: (r["shard_id"], r["position"]))
     for n, row in enumerate(rows):
         if n == kill_after:
@@ -280,11 +277,11 @@ def test_killed_writer_leaves_no_part_of_a_shard(tmp_path):
     task = ShardTask(open_storage(str(tmp_path)), "r", FetchPolicy(threads=2))
     names = ["tree", "blue jay", "ärger"]
     with pytest.raises(KeyboardInterrupt):
-        list(task.write(batches_of(tmp_path, tables(), {1, 2}, kill_after=8), names))
+        list(task.write(batches_of(tables(tmp_path), {1, 2}, kill_after=8), names))
     found = {p.name for p in tmp_path.rglob("*") if p.is_file()} - {"images.bin"}
     assert found == {"shard-000001.tar", "shard-000001.index.parquet", "shard-000001.json"}
     assert task.finished_ids() == [1]
-    records = list(task.write(batches_of(tmp_path, tables(), {1, 2}), names))
+    records = list(task.write(batches_of(tables(tmp_path), {1, 2}), names))
     assert [r["num_samples"] for r in records] == [5, 5]
     assert task.finished_ids() == [1, 2]
     (tmp_path / records[0]["name"].replace("shards", "r/shards")).write_bytes(b"cut")
@@ -294,7 +291,7 @@ def test_killed_writer_leaves_no_part_of_a_shard(tmp_path):
 
 def test_lost_row_is_found(tmp_path):
     task = ShardTask(open_storage(str(tmp_path)), "r", FetchPolicy(threads=2))
-    batches = list(batches_of(tmp_path, tables(), {1}))
+    batches = list(batches_of(tables(tmp_path), {1}))
     with pytest.raises(ValueError, match="found position 2, expected 1"):
         list(task.write([batches[0], *batches[2:]], ["tree", "blue jay", "ärger"]))
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["images.bin"]
