@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from pipeline.files.storage import ALLOWED_PROTOCOLS
+from pipeline.files.storage import ALLOWED_PROTOCOLS, filesystem_of, refuse_login
 
 Item = TypeVar("Item")
 Content = bytes | memoryview
@@ -148,6 +147,7 @@ def _read(uri: str, size: int) -> bytes:
     protocol = uri.partition("://")[0]
     if protocol not in ALLOWED_PROTOCOLS or "::" in uri:
         raise ValueError(f"{uri}: protocol {protocol!r}, expected {sorted(ALLOWED_PROTOCOLS)}.")
+    refuse_login(uri)
     root = "/".join(uri.split("/", 3)[:3])
     fs = _filesystem(root.replace("s3a://", "s3://", 1))
     path = fs._strip_protocol(uri.replace("s3a://", "s3://", 1))
@@ -156,4 +156,4 @@ def _read(uri: str, size: int) -> bytes:
 
 @functools.cache
 def _filesystem(root: str) -> AbstractFileSystem:
-    return fsspec.core.url_to_fs(root)[0]
+    return filesystem_of(root)[0]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from pipeline.files.storage import Storage, sync_folder
+from pipeline.files.storage import Storage, sync_folder, temporary_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 FLUSH_BYTES = 1 << 20
 FLUSH_BUFFERS = 512
@@ -32,12 +35,13 @@ class FileSink:
         self._pending_bytes = 0
         self._fd = -1
         self._handle: IO[bytes] | None = None
+        self._temporary: Path | None = None
         if storage.is_local:
             self._target = Path(storage.path(name))
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            unique = uuid.uuid4().hex
-            self._temporary = self._target.with_name(f".{self._target.name}.{unique}.tmp")
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            temporary = temporary_name(self._target)
+            self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._temporary = temporary
         else:
             self._handle = cast(IO[bytes], storage.fs.open(storage.path(name), "wb"))
 
@@ -50,28 +54,45 @@ class FileSink:
         if self._pending_bytes >= FLUSH_BYTES or len(self._pending) >= FLUSH_BUFFERS - 16:
             self._flush()
 
+    def as_file(self) -> SinkFile:
+        """The sink for libraries that write to files; closing it does not commit."""
+        return SinkFile(self)
+
     def commit(self) -> None:
-        """Make the file complete, durable and visible."""
+        """Make the file complete, durable and visible.
+
+        Raises:
+            OSError: the disk is full or fails; :meth:`abort` then leaves nothing behind.
+        """
         self._flush()
         if self._handle is not None:
             self._handle.close()
+            self._handle = None
             return
         os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
+        self._close()
+        assert self._temporary is not None
         self._temporary.replace(self._target)
+        self._temporary = None
         sync_folder(self._target.parent)
 
     def abort(self) -> None:
         """Leave nothing behind; nothing happens after a commit."""
         self._pending.clear()
-        if self._handle is not None and not self._handle.closed:
+        if self._handle is not None:
             self._discard(self._handle)
+            self._handle = None
             return
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with contextlib.suppress(OSError):  # the error that led here is the one to tell
+            self._close()
+        if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
+            self._temporary = None
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _discard(self, handle: IO[bytes]) -> None:
         discard = getattr(handle, "discard", None)
@@ -99,3 +120,28 @@ class FileSink:
                 written -= len(buffer)
             else:
                 start += len(part)
+
+
+class SinkFile(io.RawIOBase):
+    """A sink as a binary file that is only written."""
+
+    def __init__(self, sink: FileSink) -> None:
+        """Args:
+        sink: where the bytes go.
+        """
+        self._sink, self._num_bytes = sink, 0
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._num_bytes
+
+    def write(self, data: Buffer) -> int:
+        """Append bytes, which are copied."""
+        content = bytes(data)
+        self._sink.write((content,))
+        self._num_bytes += len(content)
+        return len(content)

@@ -6,6 +6,7 @@ stores by their single-put semantics. ``pipe:`` and shell URLs do not exist here
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -16,6 +17,11 @@ from typing import IO, Any, cast
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
+TEMPORARY = ".tmp"
+"""End of the hidden name under which a local file is written: ``.<name>.<random>.tmp``."""
+_REMOVE_TRIES = 5
+_OPTIONS = {"s3": {"use_listings_cache": False}, "gs": {"use_listings_cache": False}}
+"""Other processes write below the same root: a listing that is remembered is wrong."""
 ALLOWED_PROTOCOLS = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "hdfs", "abfs", "memory"})
 
 
@@ -82,7 +88,7 @@ class Storage:
             return
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        temporary = temporary_name(target)
         try:
             with temporary.open("wb") as out:
                 out.write(data)
@@ -109,8 +115,19 @@ class Storage:
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all below it; nothing happens when it does not exist."""
-        if self.exists(name):
-            self.fs.rm(self.path(name), recursive=True)
+        # Another process may be removing the same folder: what it took is gone, the rest is not.
+        for _ in range(_REMOVE_TRIES):
+            if not self.exists(name):
+                return
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm(self.path(name), recursive=True)
+
+    def sweep(self, name: str) -> None:
+        """Remove temporary files of killed processes from a folder and those below it."""
+        if not self.is_local:
+            return  # an unfinished upload is no file; the bucket's lifecycle rule clears it
+        for path in Path(self.path(name)).rglob(f".*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
     def make_folder(self, name: str = "") -> None:
         """Create a folder where the filesystem knows folders."""
@@ -124,8 +141,9 @@ def open_storage(uri: str) -> Storage:
         uri: a local path or a URI whose protocol is in ``ALLOWED_PROTOCOLS``.
 
     Raises:
-        ValueError: another protocol.
+        ValueError: another protocol, or a login in the uri.
     """
+    refuse_login(uri)
     protocol = uri.split("://", 1)[0] if "://" in uri else "file"
     if protocol not in ALLOWED_PROTOCOLS or uri.startswith("pipe:"):
         raise ValueError(
@@ -133,8 +151,36 @@ def open_storage(uri: str) -> Storage:
         )
     if protocol in {"file", "local"}:
         uri = str(Path(uri.removeprefix("file://").removeprefix("local://")).expanduser().resolve())
-    fs, root = fsspec.core.url_to_fs(uri.replace("s3a://", "s3://", 1))
-    return Storage(fs, str(root).rstrip("/"), uri.rstrip("/"))
+    fs, root = filesystem_of(uri)
+    return Storage(fs, root.rstrip("/"), uri.rstrip("/"))
+
+
+def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The filesystem of a uri, and the path inside it; credentials come from the environment."""
+    uri = uri.replace("s3a://", "s3://", 1)
+    options = _OPTIONS.get(uri.partition("://")[0], {})
+    fs, path = fsspec.core.url_to_fs(uri, **options)
+    return fs, str(path)
+
+
+def refuse_login(uri: str) -> None:
+    """Refuse credentials in a uri: it stands in tables, manifests and logs.
+
+    Raises:
+        ValueError: there are some; they are not told.
+    """
+    protocol, _, rest = uri.partition("://")
+    login, at, host = rest.partition("/")[0].rpartition("@")
+    if at and ":" in login:
+        raise ValueError(
+            f"{protocol}://***@{host}: a login in a uri, expected credentials in the environment "
+            "(AWS_ACCESS_KEY_ID, ...)."
+        )
+
+
+def temporary_name(target: Path) -> Path:
+    """A hidden name beside a file, for its content while it is written."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,10 +29,11 @@ from pipeline.runtime.manifest import (
     finish,
     folder_of,
     publish,
+    read_version,
 )
 from pipeline.runtime.planning import SOURCE, PlannedStage
 from pipeline.runtime.reader import PublishedTable, read_table
-from pipeline.runtime.relational import read_frame, run_relational
+from pipeline.runtime.relational import SCRATCH, read_frame, run_relational
 from pipeline.runtime.sources import num_rows, read_source, source_of
 from pipeline.stages.stage import RelationalStage, SmallTable
 from schemas import ALL
@@ -67,10 +68,40 @@ class Lifecycle:
     def run(self, planned: PlannedStage) -> StageManifest:
         """Run one stage and publish it.
 
+        Two processes may run the same stage at once: they write the same bytes, file by file, and
+        the first to end clears its folder of what is not finished. The other one, should it stumble
+        over that, takes the version as it is.
+
         Raises:
             ValueError: the output breaks its contract or the ledger does not close; every breach is
                 named, nothing is published.
         """
+        before = self._finished(planned)
+        try:
+            manifest = self._run(planned)
+        except Exception as error:
+            found = self._finished(planned)
+            if found is None or found == before:
+                raise
+            event(logger, "finished_elsewhere", stage=found.stage, error=type(error).__name__)
+            manifest = found
+        self._publish(self._storage, planned.stage, manifest)
+        self._published |= dict.fromkeys(manifest.tables, manifest)
+        self._tidy(planned)
+        _log(manifest)
+        return manifest
+
+    def _finished(self, planned: PlannedStage) -> StageManifest | None:
+        num_buckets = self._config.runtime.num_buckets
+        return read_version(self._storage, planned.stage, planned.version, num_buckets)
+
+    def _tidy(self, planned: PlannedStage) -> None:
+        """Remove what killed processes left in the version's folder."""
+        folder = folder_of(planned.stage, planned.version, self._config.runtime.num_buckets)
+        self._storage.remove(f"{folder}/{SCRATCH}")
+        self._storage.sweep(folder)
+
+    def _run(self, planned: PlannedStage) -> StageManifest:
         stage, started = planned.stage, time.monotonic()
         self._spark.sparkContext.setJobDescription(stage.name)
         folder = folder_of(stage, planned.version, self._config.runtime.num_buckets)
@@ -85,7 +116,7 @@ class Lifecycle:
                 f"{stage.name}: {len(breaches)} breaches, nothing published: " + "; ".join(breaches)
             )
         self._finalise(planned, folder, inputs, tables)
-        manifest = StageManifest(
+        return StageManifest(
             stage=stage.name,
             version=planned.version,
             layout=self._config.runtime.num_buckets,
@@ -98,10 +129,6 @@ class Lifecycle:
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             commit=git_commit(),
         )
-        self._publish(self._storage, stage, manifest)
-        self._published |= dict.fromkeys(tables, manifest)
-        _log(manifest)
-        return manifest
 
     def _inputs(self, planned: PlannedStage) -> dict[str, TableManifest | None]:
         return {

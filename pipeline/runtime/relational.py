@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from pipeline.config.base import Params
 from pipeline.files.storage import Storage
+from pipeline.runtime.arrow_frames import read_by_arrow, spark_knows, write_by_arrow
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.writer import PartWriter
 from pipeline.stages.stage import RelationalStage, SmallTable
@@ -20,6 +23,8 @@ from schemas.contract import Table
 logger = logging.getLogger(__name__)
 
 _BUCKET = "_bucket"
+SCRATCH = "_scratch"
+"""Folder of a version with what a stage materialises, one folder a process in it."""
 
 
 class RelationalContext:
@@ -28,12 +33,17 @@ class RelationalContext:
     def __init__(self, spark: SparkSession, storage: Storage, folder: str) -> None:
         self._spark = spark
         self.storage, self.folder = storage, folder
-        self._scratch = f"{folder}/_scratch"
+        # A name of its own: another process may run the same stage into the same folder.
+        self._scratch = f"{folder}/{SCRATCH}/{uuid.uuid4().hex}"
         self._numbers = itertools.count()
 
     def materialise(self, df: DataFrame) -> DataFrame:
         """Write and re-read a frame in the stage's scratch folder, cutting the lineage."""
-        path = spark_path(self.storage, f"{self._scratch}/{next(self._numbers):04d}")
+        folder = f"{self._scratch}/{next(self._numbers):04d}"
+        path = spark_path(self.storage, folder)
+        if not spark_knows(self._spark, path):
+            names = write_by_arrow(df, self.storage, folder)
+            return _by_arrow(self._spark, self.storage, names, df.schema)
         df.write.mode("overwrite").parquet(path)
         return self._spark.read.schema(df.schema).parquet(path)
 
@@ -50,10 +60,22 @@ def read_frame(
     spark: SparkSession, storage: Storage, table: Table, manifest: TableManifest
 ) -> DataFrame:
     """A published table as a DataFrame."""
-    files = [spark_path(storage, f"{manifest.path}/{f.name}") for f in manifest.files if f.num_rows]
-    if not files:
+    names = [f"{manifest.path}/{f.name}" for f in manifest.files if f.num_rows]
+    if names and not spark_knows(spark, spark_path(storage, names[0])):
+        return _by_arrow(spark, storage, names, table.ddl)
+    if not names:
         return spark.createDataFrame([], table.ddl)
-    return spark.read.schema(table.ddl).parquet(*files)
+    return spark.read.schema(table.ddl).parquet(*(spark_path(storage, name) for name in names))
+
+
+def _by_arrow(
+    spark: SparkSession, storage: Storage, names: list[str], schema: StructType | str
+) -> DataFrame:
+    if not names:
+        return spark.createDataFrame([], schema)
+    if isinstance(schema, str):
+        schema = spark.createDataFrame([], schema).schema
+    return read_by_arrow(spark, storage, names, schema)
 
 
 def spark_path(storage: Storage, name: str) -> str:

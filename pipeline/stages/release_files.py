@@ -12,7 +12,6 @@ from pipeline.config.dataset import WriteReleaseParams
 from pipeline.files.storage import Storage
 
 FORMAT = 1
-_TEMPORARY = ".tmp"
 
 
 def label_names(label_map: pa.Table) -> list[str]:
@@ -95,9 +94,6 @@ def write_release_files(
         "files": [{"name": name, "sha256": hashes[name]} for name in sorted(hashes)],
         "shards": shards,
     }
-    for name in storage.list(f"{folder}/shards"):
-        if name.startswith(".") and name.endswith(_TEMPORARY):
-            storage.remove(f"{folder}/shards/{name}")
     storage.write_bytes_atomic(f"{folder}/manifest.json", json_bytes(manifest))
 
 
