@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import queue
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
+from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from pipeline.files.storage import ALLOWED_PROTOCOLS, filesystem_of, refuse_login
@@ -60,7 +62,7 @@ def fetch(uri: str, max_bytes: int, policy: FetchPolicy) -> bytes:
         try:
             if is_local(uri):  # a thread of its own costs more than such a read
                 return _read(uri, max_bytes + 1)
-            return _within(policy.seconds, lambda: _read(uri, max_bytes + 1), uri)
+            return _within(policy.seconds, lambda: _read(uri, max_bytes + 1, policy.seconds), uri)
         except _FINAL:
             raise
         except Exception:  # clients of object stores have errors of their own
@@ -135,12 +137,14 @@ def _within(seconds: float, read: Callable[[], bytes], uri: str) -> bytes:
         result = answer.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError(f"{uri}: no answer within {seconds:g} s") from None
+    if isinstance(result, TimeoutError):
+        raise TimeoutError(f"{uri}: no answer within {seconds:g} s") from result
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def _read(uri: str, size: int) -> bytes:
+def _read(uri: str, size: int, seconds: float | None = None) -> bytes:
     if is_local(uri):
         with Path(uri.removeprefix("file://").removeprefix("local://")).open("rb") as handle:
             return handle.read(size)
@@ -151,7 +155,15 @@ def _read(uri: str, size: int) -> bytes:
     root = "/".join(uri.split("/", 3)[:3])
     fs = _filesystem(root.replace("s3a://", "s3://", 1))
     path = fs._strip_protocol(uri.replace("s3a://", "s3://", 1))
-    return cast(bytes, fs.cat_file(path, start=0, end=size))
+    # So that a client does not go on with what is given up here.
+    limit = {"timeout": seconds} if isinstance(fs, AsyncFileSystem) else {}
+    try:
+        return cast(bytes, fs.cat_file(path, start=0, end=size, **limit))
+    except OSError as error:
+        # S3 has no range of an empty object.
+        if error.errno != errno.EINVAL or fs.size(path):
+            raise
+        return b""
 
 
 @functools.cache

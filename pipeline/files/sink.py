@@ -7,12 +7,9 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
 from pipeline.files.storage import Storage, sync_folder, temporary_name
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 FLUSH_BYTES = 1 << 20
 FLUSH_BUFFERS = 512
@@ -31,6 +28,7 @@ class FileSink:
         storage: root.
         name: final name below it.
         """
+        self._storage, self._name = storage, name
         self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._fd = -1
@@ -43,7 +41,8 @@ class FileSink:
             self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             self._temporary = temporary
         else:
-            self._handle = cast(IO[bytes], storage.fs.open(storage.path(name), "wb"))
+            with storage.named(name):
+                self._handle = cast(IO[bytes], storage.fs.open(storage.path(name), "wb"))
 
     def write(self, buffers: Iterable[bytes | memoryview]) -> None:
         """Append buffers; they must not change until they are flushed, at commit if not before."""
@@ -62,19 +61,20 @@ class FileSink:
         """Make the file complete, durable and visible.
 
         Raises:
-            OSError: the disk is full or fails; :meth:`abort` then leaves nothing behind.
+            OSError: the disk is full or the storage fails; :meth:`abort` then leaves nothing.
         """
         self._flush()
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
-            return
-        os.fsync(self._fd)
-        self._close()
-        assert self._temporary is not None
-        self._temporary.replace(self._target)
-        self._temporary = None
-        sync_folder(self._target.parent)
+        with self._storage.named(self._name):
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
+                return
+            os.fsync(self._fd)
+            self._close()
+            assert self._temporary is not None
+            self._temporary.replace(self._target)
+            self._temporary = None
+            sync_folder(self._target.parent)
 
     def abort(self) -> None:
         """Leave nothing behind; nothing happens after a commit."""
@@ -97,7 +97,7 @@ class FileSink:
     def _discard(self, handle: IO[bytes]) -> None:
         discard = getattr(handle, "discard", None)
         if discard is not None:
-            with contextlib.suppress(OSError, NotImplementedError):
+            with contextlib.suppress(Exception):  # the error that led here is the one to tell
                 discard()
         # fsspec's files complete their upload when they are collected, unless they are closed.
         with contextlib.suppress(AttributeError):
@@ -105,9 +105,13 @@ class FileSink:
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        if self._handle is not None:
-            self._handle.write(b"".join(pending))
-            return
+        with self._storage.named(self._name):
+            if self._handle is not None:
+                self._handle.write(b"".join(pending))
+            else:
+                self._write_all(pending)
+
+    def _write_all(self, pending: list[bytes | memoryview]) -> None:
         start = 0
         while start < len(pending):
             part = pending[start : start + FLUSH_BUFFERS]
@@ -139,7 +143,7 @@ class SinkFile(io.RawIOBase):
         """Bytes written so far."""
         return self._num_bytes
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         """Append bytes, which are copied."""
         content = bytes(data)
         self._sink.write((content,))

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -23,6 +24,10 @@ _REMOVE_TRIES = 5
 _OPTIONS = {"s3": {"use_listings_cache": False}, "gs": {"use_listings_cache": False}}
 """Other processes write below the same root: a listing that is remembered is wrong."""
 ALLOWED_PROTOCOLS = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "hdfs", "abfs", "memory"})
+
+
+class StorageError(OSError):
+    """An object store did not do what it was asked, after all tries of its client."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Storage:
 
     def read_bytes(self, name: str) -> bytes:
         """Whole content of a file."""
-        return cast(bytes, self.fs.cat_file(self.path(name)))
+        with self.named(name):
+            return cast(bytes, self.fs.cat_file(self.path(name)))
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """``size`` bytes of a file from ``offset`` on."""
@@ -83,6 +89,10 @@ class Storage:
 
     def write_bytes_atomic(self, name: str, data: bytes) -> None:
         """Write a file so that a reader sees the old content or the new one, never a part."""
+        with self.named(name):
+            self._write_atomic(name, data)
+
+    def _write_atomic(self, name: str, data: bytes) -> None:
         if not self.is_local:
             self.fs.pipe_file(self.path(name), data)
             return
@@ -98,6 +108,28 @@ class Storage:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
+
+    @contextlib.contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """Let an error of reading or writing a file say which one it is.
+
+        Raises:
+            StorageError: in place of what an object store's client raised, which names nothing.
+        """
+        try:
+            yield
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if not self.is_local:
+                raise StorageError(f"{self.uri}/{name}: {_told(error)}") from error
+            if error.filename is None:
+                error.filename = self.path(name)
+            raise
+        except Exception as error:
+            if self.is_local:
+                raise
+            raise StorageError(f"{self.uri}/{name}: {_told(error)}") from error
 
     def write_json_atomic(self, name: str, value: Any) -> None:
         """Write a value as readable JSON, keys in the given order."""
@@ -195,3 +227,7 @@ def sync_folder(folder: Path) -> None:
 def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     kind = fs.protocol
     return (kind,) if isinstance(kind, str) else tuple(kind)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
