@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import logging
 import socket
 import struct
 import threading
@@ -33,12 +34,15 @@ class ObjectStore:
     """The server, its proxy and the environment that leads to it.
 
     Attributes:
-        fault: ``fault(method, path, n)`` names the fault of the n-th such request (from 0), or None.
+        fault: ``fault(method, path, n)`` names the fault of the n-th such request (from 0); None
+            is no fault.
         requests: (method, path) -> how many there were.
+        met: fault -> how many there were.
         seconds: a stalled answer is held back for.
     """
 
     def __init__(self):
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
         self._moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._moto.start()
         self._upstream = self._moto.get_host_and_port()
@@ -130,7 +134,7 @@ class ObjectStore:
             def do_GET(self):
                 store.answer(self)
 
-            do_PUT = do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815 - names of http.server
+            do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
         return Handler
 

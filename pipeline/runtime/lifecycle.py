@@ -34,7 +34,7 @@ from pipeline.runtime.manifest import (
 from pipeline.runtime.planning import SOURCE, PlannedStage
 from pipeline.runtime.reader import PublishedTable, read_table
 from pipeline.runtime.relational import SCRATCH, read_frame, run_relational
-from pipeline.runtime.sources import num_rows, read_source, source_of
+from pipeline.runtime.sources import identity, num_rows, read_source, source_of
 from pipeline.stages.stage import RelationalStage, SmallTable
 from schemas import ALL
 from schemas.contract import Table
@@ -116,6 +116,7 @@ class Lifecycle:
                 f"{stage.name}: {len(breaches)} breaches, nothing published: " + "; ".join(breaches)
             )
         self._finalise(planned, folder, inputs, tables)
+        self._check_sources(planned)
         return StageManifest(
             stage=stage.name,
             version=planned.version,
@@ -129,6 +130,27 @@ class Lifecycle:
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             commit=git_commit(),
         )
+
+    def _check_sources(self, planned: PlannedStage) -> None:
+        """Refuse what was made of files that are not those of the plan.
+
+        Tables of the root need no such check: a version is a folder that nobody writes again.
+
+        Raises:
+            ValueError: a user's input was replaced since.
+        """
+        for table in planned.stage.reads:
+            if not table.name.startswith(SOURCE) or table.name not in planned.inputs:
+                continue
+            source = source_of(self._config.inputs, table)
+            assert source is not None
+            found, expected = identity(source, self._storage), planned.inputs[table.name]
+            if found != expected:
+                raise ValueError(
+                    f"{planned.stage.name}: the files of {source.path} changed while they were "
+                    f"read (identity {found}, expected {expected}): nothing published. Run again "
+                    "when they are complete."
+                )
 
     def _inputs(self, planned: PlannedStage) -> dict[str, TableManifest | None]:
         return {
