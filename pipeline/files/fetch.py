@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import queue
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar, cast
 
 from fsspec.asyn import AsyncFileSystem
@@ -146,8 +147,7 @@ def _within(seconds: float, read: Callable[[], bytes], uri: str) -> bytes:
 
 def _read(uri: str, size: int, seconds: float | None = None) -> bytes:
     if is_local(uri):
-        with Path(uri.removeprefix("file://").removeprefix("local://")).open("rb") as handle:
-            return handle.read(size)
+        return _read_local(uri.removeprefix("file://").removeprefix("local://"), size)
     protocol = uri.partition("://")[0]
     if protocol not in ALLOWED_PROTOCOLS or "::" in uri:
         raise ValueError(f"{uri}: protocol {protocol!r}, expected {sorted(ALLOWED_PROTOCOLS)}.")
@@ -164,6 +164,21 @@ def _read(uri: str, size: int, seconds: float | None = None) -> bytes:
         if error.errno != errno.EINVAL or fs.size(path):
             raise
         return b""
+
+
+def _read_local(path: str, size: int) -> bytes:
+    # Opening a named pipe without O_NONBLOCK waits for somebody who writes.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(opened).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"{path}: not a regular file")
+        with open(opened, "rb", closefd=False) as file:
+            return file.read(size)
+    finally:
+        os.close(opened)
 
 
 @functools.cache

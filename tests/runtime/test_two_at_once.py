@@ -53,7 +53,7 @@ class Meanwhile:
         if self.before:
             self.before.pop()()
         if given is None:
-            given = source_blocked_images.selectExpr("value as image_id", "1 as size")
+            given = source_blocked_images.selectExpr("image_id", "1 as size")
         cut = ctx.materialise(given)
         if self.after:
             self.after.pop()()
@@ -61,9 +61,9 @@ class Meanwhile:
 
     def run(self, rows=ROWS):
         published, versions = {}, source_versions(self.config.inputs, self.storage)
-        if not versions:
+        if GIVEN in self.stage.inputs:
             published = {"given": publish_rows(self.storage, GIVEN, rows, 2)}
-            versions = {"given": published["given"].version}
+            versions |= {"given": published["given"].version}
         planned = plan_stage(self.stage, self.config, self.storage, versions)
         return Lifecycle(self.spark, self.config, self.storage, published).run(planned)
 
@@ -132,7 +132,7 @@ def test_a_users_file_that_is_replaced_under_a_run_is_found(spark, tmp_path, whe
     path = tmp_path / "blocked.parquet"
 
     def put(ids):
-        pq.write_table(pa.table({"kind": ["image_id"] * len(ids), "value": ids}), path)
+        pq.write_table(pa.table({"image_id": ids}), path)
 
     put(["a", "b"])
     inputs = Inputs(blocked_images=Source(path=str(path)))
