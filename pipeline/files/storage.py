@@ -21,7 +21,7 @@ from fsspec.spec import AbstractFileSystem
 TEMPORARY = ".tmp"
 """End of the hidden name under which a local file is written: ``.<name>.<random>.tmp``."""
 _REMOVE_TRIES = 5
-_OPTIONS = {"s3": {"use_listings_cache": False}, "gs": {"use_listings_cache": False}}
+_OPTIONS = {name: {"use_listings_cache": False} for name in ("s3", "gs", "gcs")}
 """Other processes write below the same root: a listing that is remembered is wrong."""
 ALLOWED_PROTOCOLS = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "hdfs", "abfs", "memory"})
 
