@@ -103,7 +103,7 @@ FILES = {
     "broken-exif.jpg": (with_segment(0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff", 24), ""),
     "loop-exif.jpg": (with_segment(0xE1, LOOP, 25), ""),
     "broken-icc.jpg": (with_segment(0xE2, b"ICC_PROFILE\0\1\1" + b"junk" * 30, 26), ""),
-    "missing-icc-part.jpg": (with_segment(0xE2, b"ICC_PROFILE\0\2\x09" + b"junk" * 30, 27), ""),
+    "cut-icc.jpg": (with_segment(0xE2, b"ICC_PROFILE\0\2\x09" + b"junk" * 30, 27), "decode_error"),
     "broken-icc.png": (png_with(chunk(b"iCCP", b"icc\0\0" + b"not deflated"), 28), ""),
     "broken-exif.png": (png_with(chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"), 29), ""),
 }  # fmt: skip
