@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -155,3 +156,25 @@ def test_a_small_file_that_cannot_be_written_keeps_its_old_content(tmp_path, cal
             storage.write_json_atomic("CURRENT.json", {"path": "new"})
     assert storage.read_json("CURRENT.json") == {"path": "old"}
     assert storage.list() == ["CURRENT.json"]
+
+
+def test_every_file_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
+    """And its folder afterwards: what a power cut leaves cannot be tried here, its order can."""
+    done, rename = [], Path.replace
+
+    def replace(temporary, target):
+        done.append(("name", str(temporary), str(target)))
+        return rename(temporary, target)
+
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: done.append(("sync", os.readlink(f"/proc/self/fd/{fd}")))
+    )
+    monkeypatch.setattr(Path, "replace", replace)
+    write(tmp_path)
+    names = [(place, event) for place, event in enumerate(done) if event[0] == "name"]
+    assert len(names) == 3 * NUM_SHARDS, "a shard, its index, its marker"
+    for place, (_, temporary, target) in names:
+        assert ("sync", temporary) in done[:place]
+        assert done[place + 1] == ("sync", str(Path(target).parent))
+    order = [Path(event[2]).suffix for _, event in names]
+    assert order == [".tar", ".parquet", ".json"] * NUM_SHARDS
