@@ -75,8 +75,9 @@ tables: env ## schemas/TABLES.md from the contracts
 test: env ## all tests
 	@$(PY) -m pytest -q $(ARGS)
 
-test-faults: env ## kill the chain at 50 seeded moments; the release must come out the same
-	@FAULT_KILLS=$${FAULT_KILLS:-50} $(PY) -m pytest -q tests/faults $(ARGS)
+test-faults: env ## kills, failing stores and disks, twins, hostile files, a million blanks; the release must come out the same
+	@FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_STORES=$${FAULT_STORES:-10} FAULT_TWINS=$${FAULT_TWINS:-5} \
+	  FAULT_BLANKS=$${FAULT_BLANKS:-1000000} $(PY) -m pytest -q tests/faults tests/files/test_failing_disk.py $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import queue
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar, cast
 
-import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from pipeline.files.storage import ALLOWED_PROTOCOLS, Storage
+from pipeline.files.storage import ALLOWED_PROTOCOLS, Storage, filesystem_of, refuse_login
 
 Item = TypeVar("Item")
 Content = bytes | memoryview
@@ -158,24 +160,49 @@ def _within(seconds: float, read: Callable[[], bytes], uri: str) -> bytes:
         result = answer.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError(f"{uri}: no answer within {seconds:g} s") from None
+    if isinstance(result, TimeoutError):
+        raise TimeoutError(f"{uri}: no answer within {seconds:g} s") from result
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def _read(uri: str, size: int) -> bytes:
+def _read(uri: str, size: int, seconds: float | None = None) -> bytes:
     if is_local(uri):
-        with Path(uri.removeprefix("file://").removeprefix("local://")).open("rb") as handle:
-            return handle.read(size)
+        return _read_local(uri.removeprefix("file://").removeprefix("local://"), size)
     protocol = uri.partition("://")[0]
     if protocol not in ALLOWED_PROTOCOLS or "::" in uri:
         raise ValueError(f"{uri}: protocol {protocol!r}, expected {sorted(ALLOWED_PROTOCOLS)}.")
+    refuse_login(uri)
     root = "/".join(uri.split("/", 3)[:3])
     fs = _filesystem(root.replace("s3a://", "s3://", 1))
     path = fs._strip_protocol(uri.replace("s3a://", "s3://", 1))
-    return cast(bytes, fs.cat_file(path, start=0, end=size))
+    # So that a client does not go on with what is given up here.
+    limit = {"timeout": seconds} if isinstance(fs, AsyncFileSystem) else {}
+    try:
+        return cast(bytes, fs.cat_file(path, start=0, end=size, **limit))
+    except OSError as error:
+        # S3 has no range of an empty object.
+        if error.errno != errno.EINVAL or fs.size(path):
+            raise
+        return b""
+
+
+def _read_local(path: str, size: int) -> bytes:
+    # Opening a named pipe without O_NONBLOCK waits for somebody who writes.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(opened).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"{path}: not a regular file")
+        with open(opened, "rb", closefd=False) as file:
+            return file.read(size)
+    finally:
+        os.close(opened)
 
 
 @functools.cache
 def _filesystem(root: str) -> AbstractFileSystem:
-    return fsspec.core.url_to_fs(root)[0]
+    return filesystem_of(root)[0]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, cast
 
-from pipeline.files.storage import Storage, sync_folder
+from pipeline.files.storage import Storage, sync_folder, temporary_name
 
 FLUSH_BYTES = 1 << 20
 FLUSH_BUFFERS = 512
@@ -28,18 +28,21 @@ class FileSink:
         storage: root.
         name: final name below it.
         """
+        self._storage, self._name = storage, name
         self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._fd = -1
         self._handle: IO[bytes] | None = None
+        self._temporary: Path | None = None
         if storage.is_local:
             self._target = Path(storage.path(name))
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            unique = uuid.uuid4().hex
-            self._temporary = self._target.with_name(f".{self._target.name}.{unique}.tmp")
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            temporary = temporary_name(self._target)
+            self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._temporary = temporary
         else:
-            self._handle = cast(IO[bytes], storage.fs.open(storage.path(name), "wb"))
+            with storage.named(name):
+                self._handle = cast(IO[bytes], storage.fs.open(storage.path(name), "wb"))
 
     def write(self, buffers: Iterable[bytes | memoryview]) -> None:
         """Append buffers; they must not change until they are flushed, at commit if not before."""
@@ -50,33 +53,51 @@ class FileSink:
         if self._pending_bytes >= FLUSH_BYTES or len(self._pending) >= FLUSH_BUFFERS - 16:
             self._flush()
 
+    def as_file(self) -> SinkFile:
+        """The sink for libraries that write to files; closing it does not commit."""
+        return SinkFile(self)
+
     def commit(self) -> None:
-        """Make the file complete, durable and visible."""
+        """Make the file complete, durable and visible.
+
+        Raises:
+            OSError: the disk is full or the storage fails; :meth:`abort` then leaves nothing.
+        """
         self._flush()
-        if self._handle is not None:
-            self._handle.close()
-            return
-        os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-        self._temporary.replace(self._target)
-        sync_folder(self._target.parent)
+        with self._storage.named(self._name):
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
+                return
+            os.fsync(self._fd)
+            self._close()
+            assert self._temporary is not None
+            self._temporary.replace(self._target)
+            self._temporary = None
+            sync_folder(self._target.parent)
 
     def abort(self) -> None:
         """Leave nothing behind; nothing happens after a commit."""
         self._pending.clear()
-        if self._handle is not None and not self._handle.closed:
+        if self._handle is not None:
             self._discard(self._handle)
+            self._handle = None
             return
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with contextlib.suppress(OSError):  # the error that led here is the one to tell
+            self._close()
+        if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
+            self._temporary = None
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _discard(self, handle: IO[bytes]) -> None:
         discard = getattr(handle, "discard", None)
         if discard is not None:
-            with contextlib.suppress(OSError, NotImplementedError):
+            with contextlib.suppress(Exception):  # the error that led here is the one to tell
                 discard()
         # fsspec's files complete their upload when they are collected, unless they are closed.
         with contextlib.suppress(AttributeError):
@@ -84,9 +105,13 @@ class FileSink:
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        if self._handle is not None:
-            self._handle.write(b"".join(pending))
-            return
+        with self._storage.named(self._name):
+            if self._handle is not None:
+                self._handle.write(b"".join(pending))
+            else:
+                self._write_all(pending)
+
+    def _write_all(self, pending: list[bytes | memoryview]) -> None:
         start = 0
         while start < len(pending):
             part = pending[start : start + FLUSH_BUFFERS]
@@ -99,3 +124,28 @@ class FileSink:
                 written -= len(buffer)
             else:
                 start += len(part)
+
+
+class SinkFile(io.RawIOBase):
+    """A sink as a binary file that is only written."""
+
+    def __init__(self, sink: FileSink) -> None:
+        """Args:
+        sink: where the bytes go.
+        """
+        self._sink, self._num_bytes = sink, 0
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._num_bytes
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Append bytes, which are copied."""
+        content = bytes(data)
+        self._sink.write((content,))
+        self._num_bytes += len(content)
+        return len(content)

@@ -22,6 +22,7 @@ from pipeline.runtime.planning import (
     published_tables,
 )
 from pipeline.runtime.progress import Progress
+from pipeline.runtime.scratch import scratch_folder
 from pipeline.runtime.sources import source_versions
 from pipeline.stages.chain import build_chain
 from pipeline.stages.stage import Stage
@@ -142,26 +143,23 @@ def _run_in_session(
     from pipeline.runtime.lifecycle import Lifecycle
     from pipeline.runtime.session import open_session, watch_tasks
 
-    scratch = storage.path("_scratch") if storage.is_local else None
     name = planned[0].stage.name if len(planned) == 1 else "run_pipeline"
-    spark = open_session(name, config.runtime, scratch)
-    try:
-        lifecycle = Lifecycle(
-            spark, config, storage, published_tables(storage, build_chain(config))
-        )
-        for p in planned:
-            if p.current and not force:
-                progress.finish(p.stage.name, "current")
-                continue
-            progress.start(p.stage.name)
-            with watch_tasks(spark, functools.partial(progress.update, p.stage.name)):
-                manifest = lifecycle.run(p)
-            rows = (f"{n} {t.num_rows:,}" for n, t in manifest.tables.items())
-            progress.finish(p.stage.name, note=", ".join(rows))
-    finally:
-        spark.stop()
-        if scratch is not None:
-            storage.remove("_scratch")
+    with scratch_folder(storage) as scratch:
+        spark = open_session(name, config.runtime, scratch)
+        try:
+            published = published_tables(storage, build_chain(config))
+            lifecycle = Lifecycle(spark, config, storage, published)
+            for p in planned:
+                if p.current and not force:
+                    progress.finish(p.stage.name, "current")
+                    continue
+                progress.start(p.stage.name)
+                with watch_tasks(spark, functools.partial(progress.update, p.stage.name)):
+                    manifest = lifecycle.run(p)
+                rows = (f"{n} {t.num_rows:,}" for n, t in manifest.tables.items())
+                progress.finish(p.stage.name, note=", ".join(rows))
+        finally:
+            spark.stop()
 
 
 def _seconds_before(planned: Sequence[PlannedStage], storage: Storage) -> dict[str, float]:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.files.storage import StorageError
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.logs import redact
 
@@ -124,6 +125,8 @@ def _of_system(error: BaseException) -> str | None:
         )
     if not isinstance(error, OSError):
         return None
+    if isinstance(error, StorageError):
+        return _store_failed(str(error))
     where = error.filename if error.filename is not None else "a file"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(where)
@@ -134,7 +137,7 @@ def _of_system(error: BaseException) -> str | None:
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return f"{where}: {error.strerror}; check that the path names what is expected."
     if error.errno in (errno.EIO, errno.ESTALE):
-        return f"{where} cannot be read ({error.strerror}): the disk or the mount has failed."
+        return _disk_failed(where, error.strerror)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "Too many files are open: raise the limit with `ulimit -n 4096` and run again."
     return None
@@ -146,6 +149,17 @@ def _of_missing_module(error: ModuleNotFoundError) -> str | None:
     return (
         f"The package of the module {error.name!r} is not installed in {sys.prefix}: run `make` "
         "targets, which keep .venv complete, or install requirements.lock."
+    )
+
+
+def _disk_failed(where: object, why: object) -> str:
+    return f"{where} cannot be read or written ({why}): the disk or the mount has failed."
+
+
+def _store_failed(what: str) -> str:
+    return (
+        f"The object store failed ({what}): run again when it answers; finished parts are kept, "
+        "and what was published before is intact."
     )
 
 
@@ -265,6 +279,10 @@ def _of_task(text: str) -> str | None:
         return _of_arrow_text(message)
     if kind == "FileNotFoundError":
         return f"A task could not find a file ({message}): every executor must see the root."
+    if kind == "StorageError":
+        return _store_failed(message)
+    if kind == "OSError" and (failed := re.match(r"\[Errno 5\] [^:]+: '([^']+)'", message)):
+        return _disk_failed(failed.group(1), "Input/output error")
     if kind == "PermissionError":
         return f"A task may not read or write a file ({message}): check its owner and mode."
     frames = _FRAME.findall(text[: lines[-1].start()])

@@ -31,11 +31,12 @@ from pipeline.runtime.manifest import (
     finish,
     folder_of,
     publish,
+    read_version,
 )
 from pipeline.runtime.planning import SOURCE, PlannedStage
 from pipeline.runtime.reader import PublishedTable, read_table
-from pipeline.runtime.relational import read_frame, run_relational
-from pipeline.runtime.sources import num_rows, read_source, source_of
+from pipeline.runtime.relational import SCRATCH, read_frame, run_relational
+from pipeline.runtime.sources import identity, num_rows, read_source, source_of
 from pipeline.stages.stage import RelationalStage, SmallTable, StageRecord
 from schemas import ALL
 from schemas.contract import Table
@@ -69,10 +70,40 @@ class Lifecycle:
     def run(self, planned: PlannedStage) -> StageManifest:
         """Run one stage and publish it.
 
+        Two processes may run the same stage at once: they write the same bytes, file by file, and
+        the first to end clears its folder of what is not finished. The other one, should it stumble
+        over that, takes the version as it is.
+
         Raises:
             ValueError: the output breaks its contract or the ledger does not close; every breach is
                 named, nothing is published.
         """
+        before = self._finished(planned)
+        try:
+            manifest = self._run(planned)
+        except Exception as error:
+            found = self._finished(planned)
+            if found is None or found == before:
+                raise
+            event(logger, "finished_elsewhere", stage=found.stage, error=type(error).__name__)
+            manifest = found
+        self._publish(self._storage, planned.stage, manifest)
+        self._published |= dict.fromkeys(manifest.tables, manifest)
+        self._tidy(planned)
+        _log(manifest)
+        return manifest
+
+    def _finished(self, planned: PlannedStage) -> StageManifest | None:
+        num_buckets = self._config.runtime.num_buckets
+        return read_version(self._storage, planned.stage, planned.version, num_buckets)
+
+    def _tidy(self, planned: PlannedStage) -> None:
+        """Remove what killed processes left in the version's folder."""
+        folder = folder_of(planned.stage, planned.version, self._config.runtime.num_buckets)
+        self._storage.remove(f"{folder}/{SCRATCH}")
+        self._storage.sweep(folder)
+
+    def _run(self, planned: PlannedStage) -> StageManifest:
         stage, started = planned.stage, time.monotonic()
         self._spark.sparkContext.setJobDescription(stage.name)
         folder = folder_of(stage, planned.version, self._config.runtime.num_buckets)
@@ -87,7 +118,8 @@ class Lifecycle:
                 f"{stage.name}: {len(breaches)} breaches, nothing published: " + "; ".join(breaches)
             )
         self._finalise(planned, folder, inputs, tables, ledger)
-        manifest = StageManifest(
+        self._check_sources(planned)
+        return StageManifest(
             stage=stage.name,
             version=planned.version,
             layout=self._config.runtime.num_buckets,
@@ -101,10 +133,27 @@ class Lifecycle:
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             commit=git_commit(),
         )
-        self._publish(self._storage, stage, manifest)
-        self._published |= dict.fromkeys(tables, manifest)
-        _log(manifest)
-        return manifest
+
+    def _check_sources(self, planned: PlannedStage) -> None:
+        """Refuse what was made of files that are not those of the plan.
+
+        Tables of the root need no such check: a version is a folder that nobody writes again.
+
+        Raises:
+            ValueError: a user's input was replaced since.
+        """
+        for table in planned.stage.reads:
+            if not table.name.startswith(SOURCE) or table.name not in planned.inputs:
+                continue
+            source = source_of(self._config.inputs, table)
+            assert source is not None
+            found, expected = identity(source, self._storage), planned.inputs[table.name]
+            if found != expected:
+                raise ValueError(
+                    f"{planned.stage.name}: the files of {source.path} changed while they were "
+                    f"read (identity {found}, expected {expected}): nothing published. Run again "
+                    "when they are complete."
+                )
 
     def _inputs(self, planned: PlannedStage) -> dict[str, TableManifest | None]:
         return {
@@ -121,7 +170,7 @@ class Lifecycle:
             given: dict[str, DataFrame | SmallTable | None] = {}
             given |= {t.name: self._frame(t, planned, inputs) for t in stage.inputs}
             given |= {t.name: self._small(t, inputs) for t in stage.broadcast}
-            args = (planned.params, self._storage, folder, given, num_buckets)
+            args = (planned.params, self._storage, folder, given, inputs, num_buckets)
             return run_relational(self._spark, stage, *args), {}
         if all(t.layout == "single" for t in stage.aligned):
             num_buckets = 1

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from pipeline.config.base import Params
 from pipeline.files.storage import Storage
+from pipeline.runtime.arrow_frames import read_by_arrow, spark_knows, write_by_arrow
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.places import locate_stored
 from pipeline.runtime.writer import PartWriter
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 _BUCKET = "_bucket"
 SCAN_ROWS = 1 << 17
 """Rows of a batch that a scan hands on."""
+SCRATCH = "_scratch"
+"""Folder of a version with what a stage materialises, one folder a process in it."""
 
 
 class RelationalContext:
@@ -35,17 +39,28 @@ class RelationalContext:
         spark: SparkSession,
         storage: Storage,
         folder: str,
-        inputs: Iterable[DataFrame] = (),
+        inputs: Iterable[tuple[DataFrame, list[str]]] = (),
     ) -> None:
+        """Args:
+        spark: session.
+        storage: root.
+        folder: of the stage's version.
+        inputs: input tables as frames, each with its files below the root.
+        """
         self._spark = spark
         self.storage, self.folder = storage, folder
         self._inputs = list(inputs)
-        self._scratch = f"{folder}/_scratch"
+        # A name of its own: another process may run the same stage into the same folder.
+        self._scratch = f"{folder}/{SCRATCH}/{uuid.uuid4().hex}"
         self._numbers = itertools.count()
 
     def materialise(self, df: DataFrame) -> DataFrame:
         """Write and re-read a frame in the stage's scratch folder, cutting the lineage."""
-        path = spark_path(self.storage, f"{self._scratch}/{next(self._numbers):04d}")
+        folder = f"{self._scratch}/{next(self._numbers):04d}"
+        path = spark_path(self.storage, folder)
+        if not spark_knows(self._spark, path):
+            names = write_by_arrow(df, self.storage, folder)
+            return _by_arrow(self._spark, self.storage, names, df.schema)
         df.write.mode("overwrite").parquet(path)
         return self._spark.read.schema(df.schema).parquet(path)
 
@@ -62,9 +77,13 @@ class RelationalContext:
         places: StoredColumn | None = None,
     ) -> DataFrame:
         """Columns of an input through ``fn``, read by pyarrow, one task a file."""
-        names = self._files(df)
-        if not names and places is None:
+        found = [names for frame, names in self._inputs if frame is df]
+        if not found:
+            if places is not None:
+                raise ValueError(f"{places.name}: its table is no input table of this stage.")
             return df.select(*columns).mapInArrow(fn, ddl)
+        if not found[0]:  # no rows
+            return self._spark.createDataFrame([], ddl)
         storage, chosen = self.storage, list(columns)
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -77,26 +96,12 @@ class RelationalContext:
                             rows = locate_stored(handle, name, chosen, *places)
                         yield from fn(rows)
 
-        return self._listed(names).mapInArrow(read, ddl)
+        return self._listed(found[0]).mapInArrow(read, ddl)
 
     def _listed(self, names: list[str]) -> DataFrame:
         """One row and one task a file."""
         listed = self._spark.createDataFrame(list(enumerate(names)), "number int, name string")
-        return listed.repartitionById(max(1, len(names)), F.col("number"))
-
-    def _files(self, df: DataFrame) -> list[str]:
-        """Names of an input's files below the root; none where it is no plain table there."""
-        if not any(df is given for given in self._inputs):
-            return []
-        names = []
-        for uri in sorted(df.inputFiles()):
-            parts = urlsplit(uri)
-            paths = (unquote(parts.path), unquote(parts.netloc + parts.path))
-            below = [p for p in paths if p.startswith(f"{self.storage.root}/")]
-            if not below:
-                return []
-            names.append(below[0].removeprefix(f"{self.storage.root}/"))
-        return names
+        return listed.repartitionById(len(names), F.col("number"))
 
     def clear(self) -> None:
         """Remove the scratch folder."""
@@ -107,10 +112,27 @@ def read_frame(
     spark: SparkSession, storage: Storage, table: Table, manifest: TableManifest
 ) -> DataFrame:
     """A published table as a DataFrame."""
-    files = [spark_path(storage, f"{manifest.path}/{f.name}") for f in manifest.files if f.num_rows]
-    if not files:
+    names = _file_names(manifest)
+    if names and not spark_knows(spark, spark_path(storage, names[0])):
+        return _by_arrow(spark, storage, names, table.ddl)
+    if not names:
         return spark.createDataFrame([], table.ddl)
-    return spark.read.schema(table.ddl).parquet(*files)
+    return spark.read.schema(table.ddl).parquet(*(spark_path(storage, name) for name in names))
+
+
+def _file_names(manifest: TableManifest) -> list[str]:
+    """Files of a table that have rows, below the root."""
+    return [f"{manifest.path}/{f.name}" for f in manifest.files if f.num_rows]
+
+
+def _by_arrow(
+    spark: SparkSession, storage: Storage, names: list[str], schema: StructType | str
+) -> DataFrame:
+    if not names:
+        return spark.createDataFrame([], schema)
+    if isinstance(schema, str):
+        schema = spark.createDataFrame([], schema).schema
+    return read_by_arrow(spark, storage, names, schema)
 
 
 def spark_path(storage: Storage, name: str) -> str:
@@ -128,9 +150,20 @@ def run_relational(
     storage: Storage,
     folder: str,
     inputs: Mapping[str, DataFrame | SmallTable | None],
+    manifests: Mapping[str, TableManifest | None],
     num_buckets: int,
 ) -> dict[str, list[FileStats]]:
     """Build the stage's plan and write every output.
+
+    Args:
+        spark: session.
+        stage: to run.
+        params: its parameters.
+        storage: root.
+        folder: of this version.
+        inputs: what the stage's function gets.
+        manifests: of those inputs that are tables of the root.
+        num_buckets: of bucketed outputs.
 
     Returns:
         table -> its files.
@@ -138,8 +171,12 @@ def run_relational(
     Raises:
         ValueError: the function returned other tables than it declares.
     """
-    frames_in = [given for given in inputs.values() if isinstance(given, DataFrame)]
-    context = RelationalContext(spark, storage, folder, frames_in)
+    read = [
+        (given, _file_names(manifest))
+        for name, manifest in manifests.items()
+        if manifest is not None and isinstance(given := inputs[name], DataFrame)
+    ]
+    context = RelationalContext(spark, storage, folder, read)
     frames = stage.fn(**inputs, params=params, ctx=context)
     expected = {table.name for table in stage.outputs}
     if set(frames) != expected:

@@ -38,16 +38,16 @@ class SliceStore:
             rows: of the primary table in the slice.
             key: first key column of that table.
         """
-        name = f"{self._folder}/{number:06d}"
-        if not self._storage.exists(f"{name}.json"):
+        name, tables = f"{self._folder}/{number:06d}", {}
+        try:
+            kept = self._storage.read_json(f"{name}.json")
+            if kept["slice"] != _identity(rows, key):
+                return None
+            for table in kept["tables"]:
+                data = self._storage.read_bytes(f"{name}-{table}.arrow")
+                tables[table] = pa.ipc.open_stream(data).read_all()
+        except FileNotFoundError:  # never kept, or its bucket was just finished by another process
             return None
-        kept = self._storage.read_json(f"{name}.json")
-        if kept["slice"] != _identity(rows, key):
-            return None
-        tables = {}
-        for table in kept["tables"]:
-            data = self._storage.read_bytes(f"{name}-{table}.arrow")
-            tables[table] = pa.ipc.open_stream(data).read_all()
         return BatchResult(tables, kept["counts"])
 
     def save(self, number: int, rows: pa.Table, key: str, result: BatchResult) -> None:

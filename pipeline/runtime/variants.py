@@ -23,6 +23,7 @@ from pipeline.runtime.cli import run_chain
 from pipeline.runtime.funnel import num_labels_in_use
 from pipeline.runtime.manifest import StageManifest, read_version
 from pipeline.runtime.planning import PlannedStage, plan_chain
+from pipeline.runtime.scratch import scratch_folder
 from pipeline.runtime.sources import source_versions
 from pipeline.stages.chain import build_chain
 from pipeline.stages.stage import Stage
@@ -89,14 +90,12 @@ def compare_variants(config: RunConfig, force: bool = False) -> list[VariantRow]
 def _session(config: RunConfig, storage: Storage) -> Iterator[SparkSession]:
     from pipeline.runtime.session import open_session  # waits for Spark's import
 
-    scratch = storage.path("_scratch") if storage.is_local else None
-    spark = open_session("compare_variants", config.runtime, scratch)
-    try:
-        yield spark
-    finally:
-        spark.stop()
-        if scratch is not None:
-            storage.remove("_scratch")
+    with scratch_folder(storage) as scratch:
+        spark = open_session("compare_variants", config.runtime, scratch)
+        try:
+            yield spark
+        finally:
+            spark.stop()
 
 
 def run_variants(

@@ -6,17 +6,14 @@ vectors, Zstandard, row groups of bounded size, rows in key order.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable
-from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.files.storage import Storage, sync_folder
+from pipeline.files.sink import FileSink
+from pipeline.files.storage import Storage
 from pipeline.runtime.checks import check_file
 from pipeline.runtime.manifest import FileStats
 from schemas.contract import Table
@@ -49,8 +46,7 @@ class PartWriter:
         self._pending: list[pa.Table] = []
         self._rows = self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
-        self._handle: IO[bytes] | None = None
-        self._temporary = ""
+        self._sink: FileSink | None = None
 
     def write(self, rows: pa.Table) -> None:
         """Append rows, in key order.
@@ -74,26 +70,17 @@ class PartWriter:
         while self._rows or self._writer is None:
             self._flush(min(self._rows, STORED_ROWS) if self._table.stored else self._rows)
         assert self._writer is not None
-        assert self._handle is not None
+        assert self._sink is not None
         self._writer.close()
-        if self._temporary:
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
-        self._handle.close()
-        if self._temporary:
-            target = Path(self._storage.path(f"{self._folder}/{self._name}"))
-            Path(self._temporary).replace(target)
-            sync_folder(target.parent)
+        self._sink.commit()
         return check_file(
             self._storage, self._folder, self._name, self._table, self._bucket, self._num_buckets
         )
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        if self._handle is not None and not self._handle.closed:
-            self._handle.close()
-        if self._temporary:
-            Path(self._temporary).unlink(missing_ok=True)
+        if self._sink is not None:
+            self._sink.abort()
 
     def _flush(self, num_rows: int) -> None:
         rows = pa.concat_tables(self._pending) if self._pending else _empty(self._table)
@@ -106,20 +93,13 @@ class PartWriter:
         self._writer.write_table(group.cast(self._writer.schema), row_group_size=max(1, num_rows))
 
     def _open(self, schema: pa.Schema) -> None:
-        path = self._storage.path(f"{self._folder}/{self._name}")
-        if self._storage.is_local:
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = str(target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp"))
-            self._handle = Path(self._temporary).open("wb")  # noqa: SIM115 - closed by close()
-        else:
-            self._handle = self._storage.fs.open(path, "wb")
+        self._sink = FileSink(self._storage, f"{self._folder}/{self._name}")
         stored = self._table.stored
         # Paths of columns are those of their leaves, which only Parquet's own schema tells.
         leaves = _leaves(schema) if stored else []
         kept = [leaf for leaf in leaves if leaf not in stored]
         self._writer = pq.ParquetWriter(
-            self._handle,
+            self._sink.as_file(),
             schema,
             compression=dict.fromkeys(kept, "zstd") | dict.fromkeys(stored, "none")
             if stored

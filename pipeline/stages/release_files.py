@@ -24,7 +24,6 @@ from pipeline.stages.release_croissant import croissant
 from pipeline.stages.stage import StageRecord
 
 FORMAT = 1
-_TEMPORARY = ".tmp"
 
 
 def label_names(label_map: pa.Table) -> list[str]:
@@ -112,14 +111,7 @@ def write_release_files(
         "files": [{"name": name, "sha256": hashes[name]} for name in sorted(hashes)],
         "shards": shards,
     }
-    _remove_temporaries(storage, f"{folder}/shards")
     storage.write_bytes_atomic(f"{folder}/manifest.json", json_bytes(manifest))
-
-
-def _remove_temporaries(storage: Storage, folder: str) -> None:
-    for name in storage.list(folder):
-        if name.startswith(".") and name.endswith(_TEMPORARY):
-            storage.remove(f"{folder}/{name}")
 
 
 def configuration(

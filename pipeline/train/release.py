@@ -163,6 +163,8 @@ class Release:
         found = data[:100].rstrip(b"\0").decode(errors="replace")
         if found != name:
             raise CorruptSampleError(f"tar member {found!r} at offset {start}, expected {name!r}")
+        if data[156:157] not in (b"0", b"\0"):
+            raise CorruptSampleError(f"{name} at offset {start}: a link or folder, expected a file")
         if len(data) != wanted:
             raise CorruptSampleError(f"{len(data)} bytes at offset {start}, expected {wanted}")
         return data[TAR_HEADER_BYTES:]

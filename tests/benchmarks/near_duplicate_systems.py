@@ -39,7 +39,8 @@ def ours(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.int64
     spark = _session(scratch)
     fingerprints = spark.read.parquet(f"file://{table}")
     root = open_storage(str(Path(table).parent))
-    ctx = RelationalContext(spark, root, Path(scratch).name, [fingerprints])
+    names = [f"{Path(table).name}/{file.name}" for file in sorted(Path(table).iterdir())]
+    ctx = RelationalContext(spark, root, Path(scratch).name, [(fingerprints, names)])
     started = time.perf_counter()
     pairs = perceptual_pairs(fingerprints, NearDuplicateParams(max_hamming=radius), ctx)
     pairs.select("image_id_a", "image_id_b", "distance").write.parquet(f"file://{scratch}/pairs")

@@ -38,7 +38,9 @@ def ours(world: World, out: str) -> tuple[float, dict[str, str]]:
     root = open_storage(world.root)
     assignments = spark.read.parquet(f"file://{world.folder('shard_assignments')}")
     folder = f"release-{os.getpid()}"
-    ctx = RelationalContext(spark, root, folder, [assignments])
+    files = sorted(Path(world.folder("shard_assignments")).iterdir())
+    names = [f"shard_assignments/{file.name}" for file in files]
+    ctx = RelationalContext(spark, root, folder, [(assignments, names)])
     started = time.perf_counter()
     tables = write_release(assignments, _label_map(), WriteReleaseParams(), ctx)
     rows = tables["written_shards"].collect()
