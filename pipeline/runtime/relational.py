@@ -86,22 +86,20 @@ class RelationalContext:
             return self._spark.createDataFrame([], ddl)
         storage, chosen = self.storage, list(columns)
 
+        names = found[0]
+
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                for name in batch.column("name").to_pylist():
-                    with storage.open_read(name) as handle:
+                for number in batch.column("id").to_pylist():
+                    with storage.open_read(names[number]) as handle:
                         if places is None:
                             rows = pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen)
                         else:
-                            rows = locate_stored(handle, name, chosen, *places)
+                            rows = locate_stored(handle, names[number], chosen, *places)
                         yield from fn(rows)
 
-        return self._listed(found[0]).mapInArrow(read, ddl)
-
-    def _listed(self, names: list[str]) -> DataFrame:
-        """One row and one task a file."""
-        listed = self._spark.createDataFrame(list(enumerate(names)), "number int, name string")
-        return listed.repartitionById(len(names), F.col("number"))
+        # A partition a file, without a shuffle.
+        return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, ddl)
 
     def clear(self) -> None:
         """Remove the scratch folder."""
