@@ -16,7 +16,9 @@ class Context:
     def count(self, df):
         return df.count()
 
-    def scan(self, df, columns, fn, ddl):
+    def scan(self, df, columns, fn, ddl, among=None):
+        if among is not None:
+            df = df.join(among.select(columns[0]), on=columns[0], how="left_semi")
         return df.select(*columns).mapInArrow(fn, ddl)
 
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -75,35 +76,58 @@ class RelationalContext:
         fn: ArrowMap,
         ddl: str,
         places: StoredColumn | None = None,
+        among: DataFrame | None = None,
     ) -> DataFrame:
         """Columns of an input through ``fn``, read by pyarrow, one task a file."""
-        found = [names for frame, names in self._inputs if frame is df]
-        if not found:
+        names, key = self._files(df), columns[0]
+        others = None if among is None else self._files(among)
+        if names is None or (among is not None and others is None):
             if places is not None:
                 raise ValueError(f"{places.name}: its table is no input table of this stage.")
+            if among is not None:
+                df = df.join(among.select(key), on=key, how="left_semi")
             return df.select(*columns).mapInArrow(fn, ddl)
-        if not found[0]:  # no rows
+        if not names:  # no rows
             return self._spark.createDataFrame([], ddl)
+        # A bucket's part has one name in every table.
+        twin = {name.rsplit("/", 1)[-1]: name for name in others or ()}
         storage, chosen = self.storage, list(columns)
-
-        names = found[0]
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for number in batch.column("id").to_pylist():
-                    with storage.open_read(names[number]) as handle:
+                    name = names[number]
+                    with storage.open_read(name) as handle:
                         if places is None:
                             rows = pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen)
                         else:
-                            rows = locate_stored(handle, names[number], chosen, *places)
+                            rows = locate_stored(handle, name, chosen, *places)
+                        if others is not None:
+                            rows = _among(rows, storage, twin.get(name.rsplit("/", 1)[-1]), key)
                         yield from fn(rows)
 
         # A partition a file, without a shuffle.
         return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, ddl)
 
+    def _files(self, df: DataFrame) -> list[str] | None:
+        """Files of an input table below the root; None for any other frame."""
+        return next((names for frame, names in self._inputs if frame is df), None)
+
     def clear(self) -> None:
         """Remove the scratch folder."""
         self.storage.remove(self._scratch)
+
+
+def _among(
+    batches: Iterable[pa.RecordBatch], storage: Storage, name: str | None, key: str
+) -> Iterator[pa.RecordBatch]:
+    """Rows whose key a part has; none where there is no such part."""
+    if name is None:
+        return
+    with storage.open_read(name) as handle:
+        known = pq.ParquetFile(handle).read(columns=[key])[key].combine_chunks()
+    for batch in batches:
+        yield batch.filter(pc.is_in(batch.column(key), known))
 
 
 def read_frame(

@@ -34,9 +34,8 @@ def find_near_duplicates(
     if params.perceptual:
         found.append(perceptual_pairs(image_fingerprints, params, ctx))
     if params.semantic:
-        decoded = image_fingerprints.select("image_id")
-        known = image_embeddings.join(decoded, on="image_id", how="left_semi")
-        found.append(semantic_pairs(known, embedding_cells, params))
+        near = semantic_pairs(image_embeddings, embedding_cells, params, ctx, image_fingerprints)
+        found.append(near)
     pairs = found[0] if found else star_pairs(image_fingerprints.limit(0), "sha256", "exact")
     for more in found[1:]:
         pairs = pairs.unionByName(more)

@@ -5,11 +5,13 @@ Every function returns ``image_id_a, image_id_b, tier, distance``; a pair may st
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -18,12 +20,15 @@ from pipeline.config.images import NearDuplicateParams
 from pipeline.kernels.cells import absorb_hot, assign_cells, cosine_pairs
 from pipeline.kernels.row_checks import one_array
 from pipeline.kernels.vectors import from_matrix, l2_normalise, row_products, to_matrix
-from pipeline.stages.arrow import whole_keys
-from pipeline.stages.stage import SmallTable
+from pipeline.stages.packed import PACKED_DDL, in_blocks, pack, shuffle_packed, unpack
+from pipeline.stages.stage import SmallTable, StageContext
 
-logger = logging.getLogger(__name__)
-
-ArrowMap = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+TASK_BYTES = 64 << 20
+"""Embeddings and what goes with them that a task of the semantic tier holds."""
+_ROW_BYTES = 64
+"""Of an embedding's image_id and cells, about."""
+_BLOCK_ROWS = 1 << 14
+"""Embeddings that are assigned to cells and packed at once."""
 HOT_COSINE = 0.9995
 """Vectors of a cell at least so near to one of them are its star; see ``absorb_hot``."""
 
@@ -48,27 +53,46 @@ def star_pairs(df: DataFrame, signal: str, tier: str) -> DataFrame:
 
 
 def semantic_pairs(
-    embeddings: DataFrame, cells: SmallTable, params: NearDuplicateParams
+    embeddings: DataFrame,
+    cells: SmallTable,
+    params: NearDuplicateParams,
+    ctx: StageContext,
+    among: DataFrame | None = None,
 ) -> DataFrame:
     """Pairs of embeddings above the cosine that share a cell.
 
-    Cost: ``num_probes`` copies of every embedding shuffled once; a task holds one cell.
+    Cost: ``num_probes`` copies of every embedding shuffled once, packed. A task holds about
+    ``TASK_BYTES`` of them, or the largest cell.
+
+    Args:
+        embeddings: image_id, embedding.
+        cells: centroids.
+        params: ``num_probes``, ``min_cosine``.
+        ctx: of the stage.
+        among: table of the same layout; images that it does not have take no part.
     """
+    width = cells.read().slice(0, 1)["centroid"].nbytes
+    num_bytes = ctx.count(embeddings) * params.num_probes * (width + _ROW_BYTES)
+    num_tasks = max(1, math.ceil(num_bytes / TASK_BYTES))
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         centroids = to_matrix(one_array(cells.read()["centroid"]))
-        for batch in batches:
-            yield from _cells_of(batch, centroids, params.num_probes)
+        for block in in_blocks(batches, _BLOCK_ROWS):
+            for rows in _cells_of(block, centroids, params.num_probes):
+                yield pack(rows, rows.column("cell").to_numpy() % num_tasks)
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for group in whole_keys(batches, "cell"):
-            yield from _pairs_of_cells(group, params.min_cosine)
+        for _, blocks in groupby(unpack(batches), key=lambda block: block[0]):
+            rows = pa.concat_tables([block for _, _, block in blocks]).combine_chunks()
+            by = [("cell", "ascending"), ("image_id", "ascending")]
+            order = pc.sort_indices(rows.select(["cell", "image_id"]), sort_keys=by)
+            yield from _pairs_of_cells(rows.take(order), params.min_cosine)
 
-    placed = embeddings.select("image_id", "embedding").mapInArrow(
-        assign, "cell int, image_id string, embedding binary, cells array<int>"
+    columns = ("image_id", "embedding")
+    placed = ctx.scan(embeddings, columns, assign, PACKED_DDL, among=among)
+    found = shuffle_packed(placed, num_tasks).mapInArrow(
+        search, "one string, two string, distance float"
     )
-    grouped = placed.repartition(F.col("cell")).sortWithinPartitions("cell", "image_id")
-    found = grouped.mapInArrow(search, "one string, two string, distance float")
     return _ordered(found, F.lit("semantic"))
 
 

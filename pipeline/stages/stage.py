@@ -52,6 +52,7 @@ class StageContext(Protocol):
         fn: ArrowMap,
         ddl: str,
         places: StoredColumn | None = None,
+        among: DataFrame | None = None,
     ) -> DataFrame:
         """``df.select(columns).mapInArrow(fn, ddl)``, without the rows' way through the JVM.
 
@@ -66,6 +67,8 @@ class StageContext(Protocol):
             places: a stored column whose values ``fn`` gets the places of, not the values: columns
                 ``part``, a file below the root, null where the value is, and ``offset`` in it.
                 ``df`` must then be an input table.
+            among: an input table of the same key and layout; rows whose key it does not have are
+                left out. The key is the first of ``columns``.
         """
         ...
 

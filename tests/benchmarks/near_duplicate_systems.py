@@ -32,15 +32,11 @@ def ours(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.int64
         scratch: folder for what the stage materialises and for the result.
     """
     from pipeline.config.images import NearDuplicateParams
-    from pipeline.files.storage import open_storage
-    from pipeline.runtime.relational import RelationalContext
     from pipeline.stages.hash_pairs import perceptual_pairs
 
     spark = _session(scratch)
     fingerprints = spark.read.parquet(f"file://{table}")
-    root = open_storage(str(Path(table).parent))
-    names = [f"{Path(table).name}/{file.name}" for file in sorted(Path(table).iterdir())]
-    ctx = RelationalContext(spark, root, Path(scratch).name, [(fingerprints, names)])
+    ctx = _context(spark, table, scratch, fingerprints)
     started = time.perf_counter()
     pairs = perceptual_pairs(fingerprints, NearDuplicateParams(max_hamming=radius), ctx)
     pairs.select("image_id_a", "image_id_b", "distance").write.parquet(f"file://{scratch}/pairs")
@@ -140,7 +136,8 @@ def ours_semantic(
     centroids = train_centroids(sample, num_cells, seed=0)
     del x, sample
     cells = Cells(pa.table({"centroid": from_matrix(centroids)}))
-    pairs = semantic_pairs(spark.read.parquet(f"file://{table}"), cells, params)
+    embeddings = spark.read.parquet(f"file://{table}")
+    pairs = semantic_pairs(embeddings, cells, params, _context(spark, table, scratch, embeddings))
     pairs.select("image_id_a", "image_id_b", "distance").write.parquet(f"file://{scratch}/pairs")
     seconds = time.perf_counter() - started
     spark.stop()
@@ -183,6 +180,15 @@ def faiss_ivf(
             break
         probes *= 2
     return built + asked * len(x) / len(planted), recall, probes
+
+
+def _context(spark: Any, table: str, scratch: str, frame: Any) -> Any:
+    from pipeline.files.storage import open_storage
+    from pipeline.runtime.relational import RelationalContext
+
+    root = open_storage(str(Path(table).parent))
+    names = [f"{Path(table).name}/{file.name}" for file in sorted(Path(table).iterdir())]
+    return RelationalContext(spark, root, Path(scratch).name, [(frame, names)])
 
 
 def _session(scratch: str) -> Any:
