@@ -5,19 +5,16 @@ original a member of the base. Candidates come from two tiers, perceptual hashes
 turns and neighbours by cosine, capped by query. A pair is right if the copy was made from that
 original.
 
-Run as a module it fits the packaged model on the demo corpus, which the project may ship:
-``python -m pipeline.demo.edit_pairs pipeline/demo/data/pair_model.json``.
+`pipeline.demo.fit_pairs` fits models on them.
 
 Source: SPEC-dataset N7.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -35,10 +32,10 @@ from pipeline.kernels.pair_signals import pair_signals
 from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
 
 COPIES: Final = (*EDITS, *TURNS)
-MODEL: Final = "pair_model.json"
-"""Name of the packaged model beside the demo corpus."""
+MODELS: Final = "pair_models.jsonl"
+"""Packaged models beside the demo corpus, one a line: with the cosine and without."""
 NUM_PHOTOS: Final = 60
-"""Photos of the demo corpus that the packaged model is fitted on."""
+"""Photos that models are fitted on."""
 IMAGE_SIZE: Final = 96
 """Side of the encoder's input, pixels; its own 224 costs five times as much."""
 MAX_HAMMING: Final = 8
@@ -150,10 +147,23 @@ def candidate_pairs(
     return Pairs(photo, copy, base, signals, int(overflow.sum()), (photos, columns - 1))
 
 
-def fit(pairs: Pairs, precision: float = 0.95, num_hidden: int = 0, words: str = "") -> PairModel:
+def fit(
+    pairs: Pairs,
+    precision: float = 0.95,
+    num_hidden: int = 0,
+    words: str = "",
+    encoder: str = "",
+) -> PairModel:
     """The verifier fitted on candidates.
 
     A photo whose query finds another photo's original stands in one fold with its query.
+
+    Args:
+        pairs: candidates of families.
+        precision: what the threshold is set for.
+        num_hidden: units of the hidden layer.
+        words: kept in the model.
+        encoder: whose cosines the signals hold; empty for a model that reads no cosine.
     """
     return fit_pair_model(
         pairs.signals,
@@ -162,6 +172,7 @@ def fit(pairs: Pairs, precision: float = 0.95, num_hidden: int = 0, words: str =
         precision=precision,
         num_hidden=num_hidden,
         trained_on=words,
+        encoder=encoder,
     )
 
 
@@ -174,21 +185,3 @@ def demo_pictures(num_photos: int, seed: int) -> list[bytes]:
     rows = [row for row, image_id in enumerate(ids) if family_of(image_id) == image_id]
     taken = sample_photos([ids[row] for row in rows], num_photos, seed)
     return [table["bytes"][rows[at]].as_py() for at in taken]
-
-
-def main() -> None:
-    """Fit the packaged model and write it."""
-    from pipeline.kernels.encode_images import load_image_encoder
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--photos", type=int, default=NUM_PHOTOS)
-    given = parser.parse_args()
-    encoder = load_image_encoder("package:efficientnet_lite0", IMAGE_SIZE)
-    families = make_families(demo_pictures(given.photos, seed=0), encoder.encode)
-    words = f"edit families of {given.photos} pictures of the demo corpus"
-    given.output.write_text(fit(candidate_pairs(families), words=words).to_json() + "\n")
-
-
-if __name__ == "__main__":
-    main()

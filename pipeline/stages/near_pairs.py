@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from pipeline.config.images import NearDuplicateParams
 from pipeline.kernels.block_keys import TablePlan, plan_tables, table_keys
+from pipeline.kernels.cell_neighbours import nearest_in_cell
 from pipeline.kernels.cells import absorb_hot, assign_cells, cosine_pairs
 from pipeline.kernels.hamming import near_hashes
 from pipeline.kernels.hashing import hash_ints
@@ -76,15 +77,26 @@ def perceptual_pairs(
     one = distinct.select(F.col("phash").alias("low"), F.col("image_id").alias("one"))
     two = distinct.select(F.col("phash").alias("high"), F.col("image_id").alias("two"))
     named = found.join(one, on="low", how="inner").join(two, on="high", how="inner")
-    return same.unionByName(_ordered(named, F.lit("perceptual")))
+    return same.unionByName(ordered_pair(named, F.lit("perceptual")))
 
 
 def semantic_pairs(
-    embeddings: DataFrame, cells: SmallTable, params: NearDuplicateParams
+    embeddings: DataFrame,
+    cells: SmallTable,
+    params: NearDuplicateParams,
+    min_cosine: float,
+    num_nearest: int | None = None,
 ) -> DataFrame:
     """Pairs of embeddings above the cosine that share a cell.
 
     Cost: ``num_probes`` copies of every embedding shuffled once; a task holds one cell.
+
+    Args:
+        embeddings: image_id and embedding.
+        cells: centroids.
+        params: how many cells an image is compared in.
+        min_cosine: of a pair.
+        num_nearest: the nearest that each image has of its own in a cell; None for all.
     """
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -94,23 +106,24 @@ def semantic_pairs(
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for group in whole_keys(batches, "cell"):
-            yield from _pairs_of_cells(group, params.min_cosine)
+            yield from _pairs_of_cells(group, min_cosine, num_nearest)
 
     placed = embeddings.select("image_id", "embedding").mapInArrow(
         assign, "cell int, image_id string, embedding binary, cells array<int>"
     )
     grouped = placed.repartition(F.col("cell")).sortWithinPartitions("cell", "image_id")
     found = grouped.mapInArrow(search, "one string, two string, distance float")
-    return _ordered(found, F.lit("semantic"))
+    return ordered_pair(found, F.lit("semantic"))
 
 
-def _ordered(df: DataFrame, tier: Column) -> DataFrame:
-    """Columns one, two, distance as a pair with the smaller image_id first."""
+def ordered_pair(df: DataFrame, tier: Column, *more: str) -> DataFrame:
+    """Columns one, two, distance and more as a pair with the smaller image_id first."""
     return df.select(
         F.least("one", "two").alias("image_id_a"),
         F.greatest("one", "two").alias("image_id_b"),
         tier.alias("tier"),
         F.col("distance").cast("float").alias("distance"),
+        *more,
     )
 
 
@@ -169,7 +182,9 @@ def _cells_of(
         yield pa.RecordBatch.from_arrays(columns, ["cell", "image_id", "embedding", "cells"])
 
 
-def _pairs_of_cells(group: pa.Table, tau: float) -> Iterator[pa.RecordBatch]:
+def _pairs_of_cells(
+    group: pa.Table, tau: float, num_nearest: int | None = None
+) -> Iterator[pa.RecordBatch]:
     """Pairs of one or more whole cells, rows sorted by (cell, image_id)."""
     numbers = group["cell"].to_numpy()
     bounds = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1], True])
@@ -181,7 +196,10 @@ def _pairs_of_cells(group: pa.Table, tau: float) -> Iterator[pa.RecordBatch]:
         leader = absorb_hot(vectors, max(HOT_COSINE, tau))
         own = np.arange(len(rows))
         leads, led = np.flatnonzero(leader == own), np.flatnonzero(leader != own)
-        found = cosine_pairs(vectors[leads], tau, cells=cells[leads], cell=int(numbers[start]))
+        if num_nearest is None:
+            found = cosine_pairs(vectors[leads], tau, cells=cells[leads], cell=int(numbers[start]))
+        else:  # a pair may be among the nearest of one shared cell only
+            found = nearest_in_cell(vectors[leads], tau, num_nearest)
         one = np.concatenate([leads[found.left], leader[led]])
         two = np.concatenate([leads[found.right], led])
         cosine = row_products(vectors, vectors, one, two)
