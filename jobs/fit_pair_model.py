@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from pipeline.config.ingest import EmbedImagesParams
-from pipeline.demo.edit_pairs import NUM_PHOTOS
+from pipeline.demo.edit_pairs import NUM_PHOTOS, NUM_POOL
 from pipeline.demo.fit_pairs import fit_models
 from pipeline.files.storage import open_storage
 from pipeline.runtime.explain import exit_code_of
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--photos", required=True, help="folder, Parquet table, or demo")
     parser.add_argument("--out", required=True, help="file that the models are written to")
     parser.add_argument("--num-photos", type=int, default=NUM_PHOTOS)
+    parser.add_argument("--num-pool", type=int, default=NUM_POOL)
     parser.add_argument("--encoder", default=EmbedImagesParams().model, help="embed_images.model")
     parser.add_argument("--image-size", type=int, default=EmbedImagesParams().image_size)
     parser.add_argument("--precision", type=float, default=0.95)
@@ -30,6 +31,7 @@ def main() -> None:
     models = fit_models(
         given.photos,
         given.num_photos,
+        given.num_pool,
         encoder=given.encoder,
         image_size=given.image_size,
         precision=given.precision,

@@ -1,7 +1,8 @@
 """Labelled pairs from edit families, to fit and to judge the verifier of near-duplicates.
 
 Photos are made into families (`pipeline.kernels.edits`); every edited copy is a query, every
-original a member of the base. Candidates come from two tiers, perceptual hashes over the eight
+original a member of the base, and so is a *pool* of further pictures. The pool is what makes a
+verifier strict: among thousands of pictures some look alike without being one. Candidates come from two tiers, perceptual hashes over the eight
 turns and neighbours by cosine, capped by query. A pair is right if the copy was made from that
 original.
 
@@ -36,6 +37,8 @@ MODELS: Final = "pair_models.jsonl"
 """Packaged models beside the demo corpus, one a line: with the cosine and without."""
 NUM_PHOTOS: Final = 60
 """Photos that models are fitted on."""
+NUM_POOL: Final = 2000
+"""Further pictures that the copies are compared with."""
 IMAGE_SIZE: Final = 96
 """Side of the encoder's input, pixels; its own 224 costs five times as much."""
 MAX_HAMMING: Final = 8
@@ -58,13 +61,26 @@ class Families(NamedTuple):
     vectors: NDArray[np.float32]
 
 
+class Pool(NamedTuple):
+    """Fingerprints of pictures that no query was made from.
+
+    Attributes:
+        thumbnails: uint8 (m, 64, 64).
+        vectors: float32 (m, d), of length one.
+    """
+
+    thumbnails: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+
+
 class Pairs(NamedTuple):
     """Candidate pairs with their signals.
 
     Attributes:
         photo: int64 (m,), family of the query.
         copy: int64 (m,), which of ``COPIES`` the query is.
-        base: int64 (m,), family of the original it is compared with.
+        base: int64 (m,), family of the original it is compared with; from the number of families
+            on a picture of the pool.
         signals: float32 (m, signals).
         overflow: candidates that the cap cut off, in all.
         shape: number of families and of copies of each.
@@ -96,18 +112,30 @@ def make_families(pictures: Sequence[bytes], encode: Encode) -> Families:
     files: list[bytes] = []
     for data in pictures:
         files += [data, *edit_family(_opened(data), COPIES).values()]
-    found = fingerprint_images(files, _LIMITS)
-    if found.reasons:
-        raise ValueError(f"edit families: {found.reasons[0]} at file {found.rejected_rows[0]}.")
+    found = make_pool(files, encode)
     shape = (len(pictures), 1 + len(COPIES))
     square = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return Families(found.thumbnails.reshape(*shape, *square), found.vectors.reshape(*shape, -1))
+
+
+def make_pool(pictures: Sequence[bytes], encode: Encode) -> Pool:
+    """Fingerprint pictures as the stages do.
+
+    Args:
+        pictures: m files.
+        encode: RGB pictures -> float32 (n, d).
+
+    Raises:
+        ValueError: a picture has no fingerprint.
+    """
+    found = fingerprint_images(pictures, _LIMITS)
+    if found.reasons:
+        raise ValueError(f"edit families: {found.reasons[0]} at file {found.rejected_rows[0]}.")
     flat = b"".join(found.table["thumbnail"].to_pylist())
-    vectors = encode(map(_opened, files))
+    vectors = encode(map(_opened, pictures))
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return Families(
-        np.frombuffer(flat, np.uint8).reshape(*shape, *square),
-        vectors.astype(np.float32).reshape(*shape, -1),
-    )
+    thumbnails = np.frombuffer(flat, np.uint8).reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return Pool(thumbnails, vectors.astype(np.float32))
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -118,30 +146,35 @@ def _opened(data: bytes) -> Image.Image:
 
 def candidate_pairs(
     families: Families,
+    pool: Pool | None = None,
     max_hamming: int = MAX_HAMMING,
     num_nearest: int = NUM_NEAREST,
     max_candidates: int = MAX_CANDIDATES,
 ) -> Pairs:
-    """Candidates of every copy among the originals, and their signals.
+    """Candidates of every copy among the originals and the pool, and their signals.
 
     Args:
         families: of n photos.
+        pool: pictures of which no query is a copy; None for none.
         max_hamming: radius of the perceptual tier, bits.
         num_nearest: neighbours of the semantic tier.
         max_candidates: of one copy, over both tiers.
     """
     photos, columns = families.thumbnails.shape[:2]
     queries = families.thumbnails[:, 1:].reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    originals = families.thumbnails[:, 0]
+    originals, known = families.thumbnails[:, 0], families.vectors[:, 0]
+    if pool is not None:
+        originals = np.concatenate([originals, pool.thumbnails])
+        known = np.concatenate([known, pool.vectors])
     vectors = families.vectors[:, 1:].reshape(len(queries), -1)
     hashes, base_hashes = turned_hashes(queries), turned_hashes(originals)
     tiers = [
         hash_candidates(hashes, base_hashes[:, 0], max_hamming),
-        cosine_candidates(vectors, families.vectors[:, 0], num_nearest),
+        cosine_candidates(vectors, known, num_nearest),
     ]
     query, base, overflow = cap_candidates(tiers, len(queries), max_candidates)
     distance, _ = turned_distance(hashes[query], base_hashes[base])
-    cosine = np.einsum("nd,nd->n", vectors[query], families.vectors[base, 0])
+    cosine = np.einsum("nd,nd->n", vectors[query], known[base])
     signals = pair_signals(queries[query], originals[base], distance, cosine)
     photo, copy = np.divmod(query, columns - 1)
     return Pairs(photo, copy, base, signals, int(overflow.sum()), (photos, columns - 1))
@@ -178,10 +211,20 @@ def fit(
 
 def demo_pictures(num_photos: int, seed: int) -> list[bytes]:
     """Pictures of the demo corpus, one of each group of skin-tone variants."""
+    return demo_and_pool(num_photos, 0, seed)[0]
+
+
+def demo_and_pool(num_photos: int, num_pool: int, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """The same, and other pictures of the corpus, variants among them."""
     file = resources.files("pipeline.demo") / "data" / "images.parquet"
     with resources.as_file(file) as path:
         table = pq.read_table(path, columns=["image_id", "bytes"])
     ids = table["image_id"].to_pylist()
     rows = [row for row, image_id in enumerate(ids) if family_of(image_id) == image_id]
     taken = sample_photos([ids[row] for row in rows], num_photos, seed)
-    return [table["bytes"][rows[at]].as_py() for at in taken]
+    photos = [rows[at] for at in taken]
+    others = np.setdiff1d(np.arange(len(ids)), photos)
+    drawn = sample_photos([ids[row] for row in others], num_pool, seed)
+    pool = [int(others[at]) for at in drawn]
+    first, second = ([table["bytes"][row].as_py() for row in some] for some in (photos, pool))
+    return first, second

@@ -16,7 +16,13 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.demo.edit_pairs import candidate_pairs, demo_pictures, fit, make_families
+from pipeline.demo.edit_pairs import (
+    candidate_pairs,
+    demo_and_pool,
+    fit,
+    make_families,
+    make_pool,
+)
 from pipeline.files.contents import stream_contents
 from pipeline.files.fetch import FetchPolicy
 from pipeline.files.storage import Storage, open_storage
@@ -40,6 +46,7 @@ Named = tuple[list[str], Callable[[int], bytes | None]]
 def fit_models(
     place: str,
     num_photos: int,
+    num_pool: int,
     *,
     encoder: str,
     image_size: int,
@@ -52,6 +59,7 @@ def fit_models(
         place: folder or URI of pictures, a Parquet file or folder of them with `image_id` and
             `bytes` or `uri`, or ``demo``.
         num_photos: photos that families are made of, drawn by hash of their names.
+        num_pool: further pictures that copies are compared with, fewer where there are no more.
         encoder: as `embed_images.model`.
         image_size: as `embed_images.image_size`.
         precision: what the models' own thresholds are set for.
@@ -60,24 +68,27 @@ def fit_models(
     Raises:
         ValueError: fewer pictures that decode than asked for.
     """
-    pictures = read_pictures(place, num_photos, seed)
-    logger.info("fit_pair_models", extra={"fields": {"photos": len(pictures)}})
-    families = make_families(pictures, load_image_encoder(encoder, image_size).encode)
-    pairs = candidate_pairs(families)
+    pictures, others = read_pictures(place, num_photos, num_pool, seed)
+    fields = {"photos": len(pictures), "pool": len(others)}
+    logger.info("fit_pair_models", extra={"fields": fields})
+    encode = load_image_encoder(encoder, image_size).encode
+    pairs = candidate_pairs(make_families(pictures, encode), make_pool(others, encode))
     source = "the demo corpus" if place == DEMO else PurePosixPath(place).name
-    words = f"edit families of {num_photos} pictures of {source}"
+    words = f"edit families of {len(pictures)} pictures of {source} among {len(others)} others"
     known = fit(pairs, precision, words=words, encoder=encoder)
     return [known, fit(pairs, precision, words=words)]
 
 
-def read_pictures(place: str, num_photos: int, seed: int) -> list[bytes]:
-    """Pictures of a folder or table that decode, the first by hash of their names.
+def read_pictures(
+    place: str, num_photos: int, num_pool: int, seed: int
+) -> tuple[list[bytes], list[bytes]]:
+    """Photos and a pool from a folder or table: what decodes, the first by hash of their names.
 
     Raises:
-        ValueError: fewer than asked for.
+        ValueError: fewer photos than asked for.
     """
     if place == DEMO:
-        return demo_pictures(num_photos, seed)
+        return demo_and_pool(num_photos, num_pool, seed)
     storage = open_storage(place)
     ids, content = _table(storage) if _parquet(storage) else _folder(storage)
     found: list[bytes] = []
@@ -85,8 +96,10 @@ def read_pictures(place: str, num_photos: int, seed: int) -> list[bytes]:
         data = content(int(at))
         if data is not None and not isinstance(decode_image(data, _LIMITS), Rejection):
             found.append(data)
-        if len(found) == num_photos:
-            return found
+        if len(found) == num_photos + num_pool:
+            break
+    if len(found) >= num_photos:
+        return found[:num_photos], found[num_photos:]
     raise ValueError(
         f"{place}: {len(found)} of {len(ids)} files are pictures that decode, expected at least "
         f"{num_photos}. Give more of them or a smaller --photos."

@@ -180,7 +180,8 @@ def peel_groups(group: NDArray[np.int64], order: NDArray[np.int64], verifier: Ve
         left = left[~taken]
         rounds += 1
     # What holds of a picture holds of its copies.
-    kept, round_of, tier, distance = (a[copies] for a in (kept, round_of, tier, distance))
+    kept, round_of = kept[copies], round_of[copies]
+    tier, distance = tier[copies], distance[copies]
     tier[(kept == copies) & (kept != np.arange(len(group)))] = EXACT
     return Peeled(kept, tier, distance, round_of)
 
