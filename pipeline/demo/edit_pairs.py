@@ -2,9 +2,9 @@
 
 Photos are made into families (`pipeline.kernels.edits`); every edited copy is a query, every
 original a member of the base, and so is a *pool* of further pictures. The pool is what makes a
-verifier strict: among thousands of pictures some look alike without being one. Candidates come from two tiers, perceptual hashes over the eight
-turns and neighbours by cosine, capped by query. A pair is right if the copy was made from that
-original.
+verifier strict: among thousands of pictures some look alike without being one. Candidates come from
+two tiers, perceptual hashes over the eight turns and neighbours by cosine, capped by query. A pair
+is right if the copy was made from that original.
 
 `pipeline.demo.fit_pairs` fits models on them.
 
@@ -47,6 +47,8 @@ MAX_CANDIDATES: Final = 10
 _LIMITS: Final = ImageLimits(max_bytes=1 << 26, max_pixels=10**8)
 
 Encode = Callable[[Iterable[Image.Image]], NDArray[np.float32]]
+Tier = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Query, base and order of proposed pairs, as `cap_candidates` takes them."""
 
 
 class Families(NamedTuple):
@@ -59,6 +61,32 @@ class Families(NamedTuple):
 
     thumbnails: NDArray[np.uint8]
     vectors: NDArray[np.float32]
+
+
+class Searched(NamedTuple):
+    """What the tiers compare: uint64 (n, 8) ``turned_hashes``, float32 (n, d) unit vectors."""
+
+    hashes: NDArray[np.uint64]
+    vectors: NDArray[np.float32]
+
+
+class Limits(NamedTuple):
+    """Radius of the perceptual tier in bits, neighbours of the semantic tier."""
+
+    max_hamming: int
+    num_nearest: int
+
+
+Propose = Callable[[Searched, Searched, Limits], list[Tier]]
+"""From queries, base and limits to the pairs of each tier."""
+
+
+def compare_all(queries: Searched, base: Searched, limits: Limits) -> list[Tier]:
+    """Every query with all of the base: what a distributed search is judged by."""
+    return [
+        hash_candidates(queries.hashes, base.hashes[:, 0], limits.max_hamming),
+        cosine_candidates(queries.vectors, base.vectors, limits.num_nearest),
+    ]
 
 
 class Pool(NamedTuple):
@@ -150,6 +178,7 @@ def candidate_pairs(
     max_hamming: int = MAX_HAMMING,
     num_nearest: int = NUM_NEAREST,
     max_candidates: int = MAX_CANDIDATES,
+    propose: Propose | None = None,
 ) -> Pairs:
     """Candidates of every copy among the originals and the pool, and their signals.
 
@@ -159,6 +188,7 @@ def candidate_pairs(
         max_hamming: radius of the perceptual tier, bits.
         num_nearest: neighbours of the semantic tier.
         max_candidates: of one copy, over both tiers.
+        propose: the search; None compares all with all.
     """
     photos, columns = families.thumbnails.shape[:2]
     queries = families.thumbnails[:, 1:].reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
@@ -168,10 +198,9 @@ def candidate_pairs(
         known = np.concatenate([known, pool.vectors])
     vectors = families.vectors[:, 1:].reshape(len(queries), -1)
     hashes, base_hashes = turned_hashes(queries), turned_hashes(originals)
-    tiers = [
-        hash_candidates(hashes, base_hashes[:, 0], max_hamming),
-        cosine_candidates(vectors, known, num_nearest),
-    ]
+    limits = Limits(max_hamming, num_nearest)
+    search = propose or compare_all
+    tiers = search(Searched(hashes, vectors), Searched(base_hashes, known), limits)
     query, base, overflow = cap_candidates(tiers, len(queries), max_candidates)
     distance, _ = turned_distance(hashes[query], base_hashes[base])
     cosine = np.einsum("nd,nd->n", vectors[query], known[base])

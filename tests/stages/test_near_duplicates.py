@@ -1,4 +1,4 @@
-"""All near-duplicate stages in a row, by thresholds: nothing that remains is near anything, in any layout."""
+"""All near-duplicate stages in a row, by thresholds: nothing that remains is near anything."""
 
 import itertools
 
