@@ -13,7 +13,7 @@ may still show the same goods; those pairs count as wrong.
 
 **Systems.** `ours` is fitted on the training half; its candidates are those of a run: block keys
 and cells with the configuration's defaults (`blocked_search`), so what the search misses counts.
-`ours_all_with_all` compares every query with every original instead. `ours_packaged` is the packaged
+`ours_all_with_all` compares every query with every original. `ours_packaged` is the packaged
 model, fitted on the demo corpus; `without_cosine` are models for given embeddings. `turned_hashes`
 and `cosine` are the tiers alone, compared with every original. `imagededup_phash` is imagededup's
 PHash as it comes.

@@ -1,6 +1,6 @@
 """The distributed search for candidates without Spark: block-permuted keys and coarse cells.
 
-The kernels that `pipeline.stages.pair_candidates` and `near_pairs` call, between queries and a base.
+The kernels of `pipeline.stages.pair_candidates` and `near_pairs`, between queries and a base.
 """
 
 from __future__ import annotations
