@@ -121,7 +121,7 @@ def _nearest_pairs(
     histogram = np.zeros(10, np.int64)
     columns = ["image_id_a", "image_id_b", "probability"]
     for batch in catalog.batches(name):
-        rows = pa.Table.from_batches([batch]).select(columns).drop_null()
+        rows = batch.select(columns).drop_null()
         chance = rows["probability"].to_numpy()
         histogram += np.histogram(chance, 10, (0.0, 1.0))[0]
         nearest = rows.take(np.argsort(np.abs(chance - limit), kind="stable")[: 2 * num])
