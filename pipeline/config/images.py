@@ -36,7 +36,7 @@ class VerifyParams(Params):
     """Semantic candidates an image has of its own in a cell, the nearest."""
     max_candidates: int = Field(8, ge=1)
     """Candidates an image has of its own over all tiers; more are counted and left out."""
-    min_probability: float = Field(0.8, ge=0, le=1)
+    min_probability: float = Field(0.9, ge=0, le=1)
     """Least chance that a pair is one picture, from which it counts (DESIGN 25: precision)."""
 
 

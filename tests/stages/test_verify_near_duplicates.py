@@ -41,7 +41,7 @@ CHAIN = (
     drop_near_duplicates.STAGE,
 )
 NUM_FAMILIES, NUM_ALIKE = 3, 3
-EDITS = ("jpeg30", "resize50", "crop90", "bright07", "contrast15", "hflip", "rot90", "text", "grey")
+EDITS = ("jpeg30", "resize50", "crop90", "bright07", "contrast15", "hflip", "rot90", "grey")
 PARAMS = NearDuplicateParams(num_probes=3, verify=VerifyParams(min_cosine=0.6))
 
 
