@@ -81,12 +81,10 @@ def test_families_are_found_inside_the_radius(run: WorldRun) -> None:
 def test_edits_beyond_the_radius_are_counted_by_themselves(run: WorldRun) -> None:
     found = run.figures["near_duplicates"]["beyond"]
     assert set(found) == {"mirror", "heavy_crop", "rotate"}
-    # Verification reads pixels: turns are found by the hashes of the turns. A crop to 0.6 of a side
-    # is beyond the smallest size that it looks for, 0.62.
-    for edit in ("mirror", "rotate"):
+    # Beyond the radius of a hash, not beyond verification: it looks for turns and crops.
+    for edit in found:
         assert found[edit]["num_found"] > 0.9 * found[edit]["num"]
         assert found[edit]["num_left"] < 0.1 * found[edit]["num"]
-    assert found["heavy_crop"]["num_found"] < 0.5 * found["heavy_crop"]["num"]
 
 
 def test_look_alikes_and_flat_images_are_no_copies(run: WorldRun) -> None:

@@ -42,7 +42,7 @@ CHAIN = (
 )
 NUM_FAMILIES, NUM_ALIKE = 3, 3
 EDITS = ("jpeg30", "resize50", "crop90", "bright07", "contrast15", "hflip", "rot90", "grey")
-PARAMS = NearDuplicateParams(num_probes=3, verify=VerifyParams(min_cosine=0.6))
+PARAMS = NearDuplicateParams(num_probes=3, verify=VerifyParams(min_cosine=0.6, min_probability=0.8))
 
 
 def pictures():
