@@ -113,7 +113,7 @@ def test_one_image_of_each_family_remains_and_all_look_alikes(result):
         **{f"p{k}": 2 for k in range(NUM_ALIKE)},
     }
     dropped = {r["image_id"]: r for r in result[0]["dropped_images"]}
-    assert {r["reason"] for r in dropped.values()} == {"duplicate_exact", "duplicate_verified"}
+    assert {r["reason"] for r in dropped.values()} == {"duplicate_verified"}
     for image_id, row in dropped.items():
         assert image_id[:2] == row["other_id"][:2]
         assert row["distance"] <= 1 - PARAMS.verify.min_probability
