@@ -26,7 +26,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain report compare_variants verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -62,6 +62,9 @@ verify_release: env ## read the release under ROOT back: every hash, count, key,
 
 reissue_release: env ## opt-out: ARGS="--names FILE --out FOLDER", the release under ROOT without those images
 	@$(PY) jobs/reissue_release.py --root $(ROOT) $(ARGS)
+
+fit_pair_model: env ## the verifier on your photos: ARGS="--photos FOLDER|TABLE --out models.jsonl"
+	@$(PY) jobs/fit_pair_model.py $(ARGS)
 
 notebooks: env ## execute the notebooks on the tables under ROOT
 	@ROOT="$(abspath $(ROOT))" PRESET="$(PRESET)" $(PY) -m jupyter execute --inplace notebooks/*.ipynb

@@ -4,7 +4,9 @@ from schemas.contract import Column, Table
 from schemas.ingested import IMAGE_ID, rejected
 
 TIERS = ("exact", "perceptual", "semantic")
-"""Tiers of near-duplicate detection, strongest first."""
+"""Tiers of near-duplicate search, strongest first."""
+VERIFIED = "verified"
+"""How a member matches its kept image where a model looked at the two."""
 
 
 def _fingerprints(name: str, doc: str, key: Column) -> Table:
@@ -39,7 +41,8 @@ _TIER = Column(name="tier", type="string", doc="exact, perceptual or semantic")
 _DISTANCE = Column(
     name="distance",
     type="float",
-    doc="0 for exact, Hamming distance for perceptual, 1 - cosine for semantic",
+    doc="0 for exact, Hamming distance for perceptual (least over flips and turns where those are "
+    "searched), 1 - cosine for semantic",
     min=0,
 )
 _VALIDATION_ID = Column(name="validation_id", type="string", doc="`dataset/image_id`")
@@ -62,15 +65,66 @@ EMBEDDING_CELLS = Table(
         Column(name="centroid", type="vector", doc="float32 bytes, unit length"),
     ),
 )
+PAIR_MODELS = Table(
+    name="pair_models",
+    doc="The model that verifies candidates: chosen for the run's embeddings, as JSON.",
+    key=("encoder",),
+    layout="single",
+    columns=(
+        Column(name="encoder", type="string", doc="whose cosines it knows; empty: it reads none"),
+        Column(name="model", type="string", doc="JSON of `pipeline.kernels.pair_model`"),
+    ),
+)
+_PAIR = (
+    Column(name="image_id_a", type="string", doc="the smaller identifier"),
+    Column(name="image_id_b", type="string", doc="the greater identifier"),
+    _TIER,
+    _DISTANCE,
+)
+_PROBABILITY = Column(
+    name="probability",
+    type="float",
+    doc="chance that the two are one picture; null where no model looked: exact duplicates, or "
+    "verification is off",
+    nullable=True,
+    min=0,
+    max=1,
+)
+NEAR_DUPLICATE_CANDIDATES = Table(
+    name="near_duplicate_candidates",
+    doc="Pairs of images that may be near-duplicates, once for each tier that proposes them; "
+    "identical ones as a star.",
+    key=("image_id_a", "image_id_b", "tier"),
+    columns=_PAIR,
+)
+CANDIDATE_OVERFLOWS = Table(
+    name="candidate_overflows",
+    doc="Images with more candidates than the cap.",
+    key=("image_id",),
+    columns=(
+        IMAGE_ID,
+        Column(
+            name="num_over_cap",
+            type="bigint",
+            doc="candidates beyond the image's own best; the other image may still have kept them",
+            min=1,
+        ),
+    ),
+)
 NEAR_DUPLICATE_PAIRS = Table(
     name="near_duplicate_pairs",
-    doc="Pairs of images within the radius or above the cosine; identical ones as a star.",
+    doc="Near-duplicate pairs, once for each tier that proposed them; identical ones as a star.",
+    key=("image_id_a", "image_id_b", "tier"),
+    columns=(*_PAIR, _PROBABILITY),
+)
+REJECTED_PAIRS = Table(
+    name="rejected_pairs",
+    doc="Candidates that verification rejected.",
     key=("image_id_a", "image_id_b", "tier"),
     columns=(
-        Column(name="image_id_a", type="string", doc="the smaller identifier"),
-        Column(name="image_id_b", type="string", doc="the greater identifier"),
-        _TIER,
-        _DISTANCE,
+        *_PAIR,
+        _PROBABILITY,
+        Column(name="reason", type="string", doc="improbable: below the least probability"),
     ),
 )
 DUPLICATE_GROUPS = Table(
@@ -83,13 +137,14 @@ DUPLICATE_GROUPS = Table(
         Column(
             name="tier",
             type="string",
-            doc="how it matches the kept image; empty for that itself; linked if only neighbours "
-            "match (where members need not match the kept image)",
+            doc="how it matches the kept image: a tier, or verified where a model decides; empty "
+            "for that itself; linked if only neighbours match (where members need not match the "
+            "kept image)",
         ),
         Column(
             name="distance",
             type="float",
-            doc="to the kept image, as in the pairs; null if linked",
+            doc="to the kept image, as in the pairs, 1 - probability for verified; null if linked",
             nullable=True,
             min=0,
         ),
@@ -170,7 +225,8 @@ DROPPED_IMAGES = Table(
         Column(
             name="reason",
             type="string",
-            doc="blocked, blocked_duplicate, validation_<tier> or duplicate_<tier>",
+            doc="blocked, blocked_duplicate, validation_<tier>, duplicate_<tier> or "
+            "duplicate_verified",
         ),
         Column(name="other_id", type="string", doc="kept or validation image", nullable=True),
         Column(name="distance", type="float", doc="to that image", nullable=True, min=0),
@@ -183,7 +239,11 @@ IMAGE_TABLES = (
     BAD_IMAGES,
     BAD_VALIDATION_IMAGES,
     EMBEDDING_CELLS,
+    PAIR_MODELS,
+    NEAR_DUPLICATE_CANDIDATES,
+    CANDIDATE_OVERFLOWS,
     NEAR_DUPLICATE_PAIRS,
+    REJECTED_PAIRS,
     DUPLICATE_GROUPS,
     VALIDATION_OVERLAPS,
     VALIDATION_NEAREST,

@@ -177,6 +177,12 @@ SOURCE_BOUNDARY_EVALUATIONS = _source(
     Column(name="metric", type="double", doc="what was measured, more is better"),
     key=("boundary",),
 )
+SOURCE_PAIR_MODELS = _source(
+    "pair_models",
+    "Models that verify near-duplicate candidates, as `make fit_pair_model` writes them.",
+    Column(name="model", type="string", doc="one model as JSON"),
+    key=("model",),
+)
 
 SOURCES = (
     SOURCE_IMAGES,
@@ -195,4 +201,5 @@ SOURCES = (
     SOURCE_BLOCKED_IMAGES,
     SOURCE_LABELLED_ANNOTATIONS,
     SOURCE_BOUNDARY_EVALUATIONS,
+    SOURCE_PAIR_MODELS,
 )

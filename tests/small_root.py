@@ -23,6 +23,7 @@ from pipeline.stages import (
     select_annotations,
     select_visual_terms,
     sweep_concreteness,
+    verify_near_duplicates,
 )
 
 TERMS = ("cat", "dog", "boat", "idea")
@@ -77,6 +78,7 @@ def stages():
     yield label_images.STAGE, {"image_labels": labelled}, label_counts()
     groups = [grouped("image-00", "", 0.0), grouped("image-01", "perceptual", 2.0)]
     yield group_near_duplicates.STAGE, {"duplicate_groups": groups}, {}
+    yield verify_near_duplicates.STAGE, verified_pairs(), {}
     yield certify_validation.STAGE, {"validation_certificate": [certified()]}, {}
     label_map = [label(i, n) for i, n in enumerate(before)]
     training = [
@@ -157,6 +159,19 @@ def grouped(name, tier, distance):
         "tier": tier,
         "distance": distance,
         "is_blocked": False,
+    }
+
+
+def verified_pairs():
+    def pair(a, b, probability):
+        names = {"image_id_a": f"image-{a:02d}", "image_id_b": f"image-{b:02d}"}
+        tier = "exact" if probability is None else "semantic"
+        return names | {"tier": tier, "distance": 0.0, "probability": probability}
+
+    rejected = [pair(0, 2, 0.25), pair(3, 4, 0.125)]
+    return {
+        "near_duplicate_pairs": [pair(0, 1, 0.75), pair(5, 6, None)],
+        "rejected_pairs": [row | {"reason": "improbable"} for row in rejected],
     }
 
 

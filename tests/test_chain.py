@@ -20,13 +20,14 @@ from schemas import ALL
 from schemas.inputs import SOURCES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-NEEDED = ("images", "terms", "taxonomy", "interest_seeds")
+NEEDED = ("images", "terms", "taxonomy", "interest_seeds", "pair_models")
 FORMS = ("annotations_long", "annotations_nested")
 CHOICES = tuple(name for name in Inputs.model_fields if name not in (*NEEDED, *FORMS))
 MODEL = "fits a model to rows, none of which comes out again"
 MAKES_NEW = {
     "calibrate_threshold": "judged annotations become thresholds",
     "certify_validation": "images become one line a tier",
+    "choose_pair_model": "takes one of the models",
     "count_term_documents": "texts become counts of terms",
     "embed_terms": "texts of terms and seeds, each embedded once",
     "find_near_duplicates": "images become pairs",
@@ -37,6 +38,7 @@ MAKES_NEW = {
     "ingest_taxonomy": "repeated names are one interest",
     "sample_concreteness": "draws a sample",
     "sweep_concreteness": "scores become counts at every boundary",
+    "take_pair_model": "takes one of the models",
     "train_cells": MODEL,
     "train_image_classifier": MODEL,
     "train_term_classifier": MODEL,

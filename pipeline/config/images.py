@@ -23,6 +23,26 @@ class FingerprintImagesParams(Params):
     """Images read at once by a task, where they stand in files."""
 
 
+class VerifyParams(Params):
+    """How candidates are found and verified, where `near_duplicates.verify.enabled`."""
+
+    enabled: bool = True
+    """Candidates of the wider limits below count only if the model says so. Off: pairs within
+    `max_hamming` or above `min_cosine` count as they are."""
+    max_hamming: int = Field(6, ge=0, le=8)
+    """Radius of candidates between hashes of the thumbnails, bits (A)."""
+    turned: bool = True
+    """Whether hashes of all eight flips and turns are searched, at eight times the rows."""
+    min_cosine: float = Field(0.7, gt=0, le=1)
+    """Least cosine of a candidate (A)."""
+    num_nearest: int = Field(4, ge=1)
+    """Semantic candidates an image has of its own in a cell, the nearest."""
+    max_candidates: int = Field(8, ge=1)
+    """Candidates an image has of its own over all tiers; more are counted and left out."""
+    min_probability: float = Field(0.9, ge=0, le=1)
+    """Least chance that a pair is one picture, from which it counts (DESIGN 25: precision)."""
+
+
 class NearDuplicateParams(Params):
     """What a near-duplicate is, for the search, the groups and the validation overlaps."""
 
@@ -46,6 +66,7 @@ class NearDuplicateParams(Params):
     """Members of a group must match the kept image itself, not only a neighbour (SPEC N4)."""
     max_rounds: int = Field(50, ge=1)
     """Rounds of connected components before giving up with an error."""
+    verify: VerifyParams = Field(default_factory=VerifyParams)
     seed: int = 0
 
 

@@ -48,6 +48,14 @@ def _taxonomy() -> Source:
     )
 
 
+def _pair_models() -> Source:
+    return Source(
+        path="package://pipeline.demo/data/pair_models.jsonl",
+        format="text",
+        columns={"model": "value"},
+    )
+
+
 class Inputs(Params):
     """The input tables; what is absent is computed or left out, as each field says."""
 
@@ -83,6 +91,8 @@ class Inputs(Params):
     """Judged annotations, for `calibrate_threshold`."""
     boundary_evaluations: Source | None = None
     """A proxy evaluation of decision boundaries, shown beside what each keeps."""
+    pair_models: Source = Field(default_factory=_pair_models)
+    """Models that verify near-duplicates: the packaged ones, or those of `fit_pair_model`."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Inputs:

@@ -1,23 +1,21 @@
 """Labelled pairs from edit families, to fit and to judge the verifier of near-duplicates.
 
 Photos are made into families (`pipeline.kernels.edits`); every edited copy is a query, every
-original a member of the base. Candidates come from two tiers, perceptual hashes over the eight
-turns and neighbours by cosine, capped by query. A pair is right if the copy was made from that
-original.
+original a member of the base, and so is a *pool* of further pictures. The pool is what makes a
+verifier strict: among thousands of pictures some look alike without being one. Candidates come from
+two tiers, perceptual hashes over the eight turns and neighbours by cosine, capped by query. A pair
+is right if the copy was made from that original.
 
-Run as a module it fits the packaged model on the demo corpus, which the project may ship:
-``python -m pipeline.demo.edit_pairs pipeline/demo/data/pair_model.json``.
+`pipeline.demo.fit_pairs` fits models on them.
 
 Source: SPEC-dataset N7.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.config.images import NearDuplicateParams
 from pipeline.demo.records import family_of
 from pipeline.kernels.edits import EDITS, TURNS, edit_family, sample_photos
 from pipeline.kernels.fingerprints import THUMBNAIL_SIDE, fingerprint_images
@@ -35,10 +34,12 @@ from pipeline.kernels.pair_signals import pair_signals
 from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
 
 COPIES: Final = (*EDITS, *TURNS)
-MODEL: Final = "pair_model.json"
-"""Name of the packaged model beside the demo corpus."""
-NUM_PHOTOS: Final = 60
-"""Photos of the demo corpus that the packaged model is fitted on."""
+MODELS: Final = "pair_models.jsonl"
+"""Packaged models beside the demo corpus, one a line: with the cosine and without."""
+NUM_PHOTOS: Final = 120
+"""Photos that models are fitted on."""
+NUM_POOL: Final = 2000
+"""Further pictures that the copies are compared with."""
 IMAGE_SIZE: Final = 96
 """Side of the encoder's input, pixels; its own 224 costs five times as much."""
 MAX_HAMMING: Final = 8
@@ -47,6 +48,8 @@ MAX_CANDIDATES: Final = 10
 _LIMITS: Final = ImageLimits(max_bytes=1 << 26, max_pixels=10**8)
 
 Encode = Callable[[Iterable[Image.Image]], NDArray[np.float32]]
+Tier = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Query, base and order of proposed pairs, as `cap_candidates` takes them."""
 
 
 class Families(NamedTuple):
@@ -61,13 +64,52 @@ class Families(NamedTuple):
     vectors: NDArray[np.float32]
 
 
+class Searched(NamedTuple):
+    """What the tiers compare: uint64 (n, 8) ``turned_hashes``, float32 (n, d) unit vectors."""
+
+    hashes: NDArray[np.uint64]
+    vectors: NDArray[np.float32]
+
+
+class Limits(NamedTuple):
+    """Radius of the perceptual tier in bits, neighbours of the semantic tier."""
+
+    max_hamming: int
+    num_nearest: int
+
+
+Propose = Callable[[Searched, Searched, Limits], list[Tier]]
+"""From queries, base and limits to the pairs of each tier."""
+
+
+def compare_all(queries: Searched, base: Searched, limits: Limits) -> list[Tier]:
+    """Every query with all of the base: what a distributed search is judged by."""
+    return [
+        hash_candidates(queries.hashes, base.hashes[:, 0], limits.max_hamming),
+        cosine_candidates(queries.vectors, base.vectors, limits.num_nearest),
+    ]
+
+
+class Pool(NamedTuple):
+    """Fingerprints of pictures that no query was made from.
+
+    Attributes:
+        thumbnails: uint8 (m, 64, 64).
+        vectors: float32 (m, d), of length one.
+    """
+
+    thumbnails: NDArray[np.uint8]
+    vectors: NDArray[np.float32]
+
+
 class Pairs(NamedTuple):
     """Candidate pairs with their signals.
 
     Attributes:
         photo: int64 (m,), family of the query.
         copy: int64 (m,), which of ``COPIES`` the query is.
-        base: int64 (m,), family of the original it is compared with.
+        base: int64 (m,), family of the original it is compared with; from the number of families
+            on a picture of the pool.
         signals: float32 (m, signals).
         overflow: candidates that the cap cut off, in all.
         shape: number of families and of copies of each.
@@ -99,18 +141,30 @@ def make_families(pictures: Sequence[bytes], encode: Encode) -> Families:
     files: list[bytes] = []
     for data in pictures:
         files += [data, *edit_family(_opened(data), COPIES).values()]
-    found = fingerprint_images(files, _LIMITS)
-    if found.reasons:
-        raise ValueError(f"edit families: {found.reasons[0]} at file {found.rejected_rows[0]}.")
+    found = make_pool(files, encode)
     shape = (len(pictures), 1 + len(COPIES))
     square = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return Families(found.thumbnails.reshape(*shape, *square), found.vectors.reshape(*shape, -1))
+
+
+def make_pool(pictures: Sequence[bytes], encode: Encode) -> Pool:
+    """Fingerprint pictures as the stages do.
+
+    Args:
+        pictures: m files.
+        encode: RGB pictures -> float32 (n, d).
+
+    Raises:
+        ValueError: a picture has no fingerprint.
+    """
+    found = fingerprint_images(pictures, _LIMITS)
+    if found.reasons:
+        raise ValueError(f"edit families: {found.reasons[0]} at file {found.rejected_rows[0]}.")
     flat = b"".join(found.table["thumbnail"].to_pylist())
-    vectors = encode(map(_opened, files))
+    vectors = encode(map(_opened, pictures))
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return Families(
-        np.frombuffer(flat, np.uint8).reshape(*shape, *square),
-        vectors.astype(np.float32).reshape(*shape, -1),
-    )
+    thumbnails = np.frombuffer(flat, np.uint8).reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return Pool(thumbnails, vectors.astype(np.float32))
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -121,39 +175,79 @@ def _opened(data: bytes) -> Image.Image:
 
 def candidate_pairs(
     families: Families,
+    pool: Pool | None = None,
     max_hamming: int = MAX_HAMMING,
     num_nearest: int = NUM_NEAREST,
     max_candidates: int = MAX_CANDIDATES,
+    propose: Propose | None = None,
 ) -> Pairs:
-    """Candidates of every copy among the originals, and their signals.
+    """Candidates of every copy among the originals and the pool, and their signals.
 
     Args:
         families: of n photos.
+        pool: pictures of which no query is a copy; None for none.
         max_hamming: radius of the perceptual tier, bits.
         num_nearest: neighbours of the semantic tier.
         max_candidates: of one copy, over both tiers.
+        propose: the search; None compares all with all.
     """
     photos, columns = families.thumbnails.shape[:2]
     queries = families.thumbnails[:, 1:].reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    originals = families.thumbnails[:, 0]
+    originals, known = families.thumbnails[:, 0], families.vectors[:, 0]
+    if pool is not None:
+        originals = np.concatenate([originals, pool.thumbnails])
+        known = np.concatenate([known, pool.vectors])
     vectors = families.vectors[:, 1:].reshape(len(queries), -1)
     hashes, base_hashes = turned_hashes(queries), turned_hashes(originals)
-    tiers = [
-        hash_candidates(hashes, base_hashes[:, 0], max_hamming),
-        cosine_candidates(vectors, families.vectors[:, 0], num_nearest),
-    ]
+    limits = Limits(max_hamming, num_nearest)
+    search = propose or compare_all
+    tiers = search(Searched(hashes, vectors), Searched(base_hashes, known), limits)
     query, base, overflow = cap_candidates(tiers, len(queries), max_candidates)
+    judged = ~_is_unknown(query // (columns - 1), base, base_hashes, known, photos)
+    query, base = query[judged], base[judged]
     distance, _ = turned_distance(hashes[query], base_hashes[base])
-    cosine = np.einsum("nd,nd->n", vectors[query], families.vectors[base, 0])
+    cosine = np.einsum("nd,nd->n", vectors[query], known[base])
     signals = pair_signals(queries[query], originals[base], distance, cosine)
     photo, copy = np.divmod(query, columns - 1)
     return Pairs(photo, copy, base, signals, int(overflow.sum()), (photos, columns - 1))
 
 
-def fit(pairs: Pairs, precision: float = 0.95, num_hidden: int = 0, words: str = "") -> PairModel:
+def _is_unknown(
+    photo: NDArray[np.int64],
+    base: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    vectors: NDArray[np.float32],
+    num_photos: int,
+) -> NDArray[np.bool_]:
+    """Pairs with a picture of the pool that one signal alone takes for the photo itself.
+
+    Nobody looked whether it is: collections hold a drawing under two names. Such a pair is neither
+    right nor wrong.
+    """
+    limits = NearDuplicateParams()
+    distance, _ = turned_distance(hashes[photo], hashes[base])
+    cosine = np.einsum("nd,nd->n", vectors[photo], vectors[base])
+    alike = (distance <= limits.max_hamming) | (cosine >= limits.min_cosine)
+    return np.asarray(alike & (base >= num_photos))
+
+
+def fit(
+    pairs: Pairs,
+    precision: float = 0.95,
+    num_hidden: int = 0,
+    words: str = "",
+    encoder: str = "",
+) -> PairModel:
     """The verifier fitted on candidates.
 
     A photo whose query finds another photo's original stands in one fold with its query.
+
+    Args:
+        pairs: candidates of families.
+        precision: what the threshold is set for.
+        num_hidden: units of the hidden layer.
+        words: kept in the model.
+        encoder: whose cosines the signals hold; empty for a model that reads no cosine.
     """
     return fit_pair_model(
         pairs.signals,
@@ -162,33 +256,26 @@ def fit(pairs: Pairs, precision: float = 0.95, num_hidden: int = 0, words: str =
         precision=precision,
         num_hidden=num_hidden,
         trained_on=words,
+        encoder=encoder,
     )
 
 
 def demo_pictures(num_photos: int, seed: int) -> list[bytes]:
     """Pictures of the demo corpus, one of each group of skin-tone variants."""
+    return demo_and_pool(num_photos, 0, seed)[0]
+
+
+def demo_and_pool(num_photos: int, num_pool: int, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """The same, and others of the corpus, again one of each group."""
     file = resources.files("pipeline.demo") / "data" / "images.parquet"
     with resources.as_file(file) as path:
         table = pq.read_table(path, columns=["image_id", "bytes"])
     ids = table["image_id"].to_pylist()
     rows = [row for row, image_id in enumerate(ids) if family_of(image_id) == image_id]
     taken = sample_photos([ids[row] for row in rows], num_photos, seed)
-    return [table["bytes"][rows[at]].as_py() for at in taken]
-
-
-def main() -> None:
-    """Fit the packaged model and write it."""
-    from pipeline.kernels.encode_images import load_image_encoder
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--photos", type=int, default=NUM_PHOTOS)
-    given = parser.parse_args()
-    encoder = load_image_encoder("package:efficientnet_lite0", IMAGE_SIZE)
-    families = make_families(demo_pictures(given.photos, seed=0), encoder.encode)
-    words = f"edit families of {given.photos} pictures of the demo corpus"
-    given.output.write_text(fit(candidate_pairs(families), words=words).to_json() + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    photos = [rows[at] for at in taken]
+    others = np.setdiff1d(rows, photos)
+    drawn = sample_photos([ids[row] for row in others], num_pool, seed)
+    pool = [int(others[at]) for at in drawn]
+    first, second = ([table["bytes"][row].as_py() for row in some] for some in (photos, pool))
+    return first, second

@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.vectors import row_products
 
-EXACT, PERCEPTUAL, SEMANTIC, NONE = 0, 1, 2, -1
+EXACT, PERCEPTUAL, SEMANTIC, VERIFIED, NONE = 0, 1, 2, 3, -1
 """Tiers by strength; ``TIER_NAMES[tier]``. NONE: two images do not match."""
-TIER_NAMES = ("exact", "perceptual", "semantic")
+TIER_NAMES = ("exact", "perceptual", "semantic", "verified")
 
 
 class Match(NamedTuple):
     """How two images match: strongest tier int8 (n,) and its distance float32 (n,).
 
-    Distance: 0 for exact, Hamming for perceptual, 1 - cosine for semantic, NaN for none.
+    Distance: 0 for exact, Hamming for perceptual, 1 - cosine for semantic, 1 - probability for
+    verified (``pair_verifier``), NaN for none.
     """
 
     tier: NDArray[np.int8]
@@ -159,6 +160,8 @@ def peel_groups(group: NDArray[np.int64], order: NDArray[np.int64], verifier: Ve
     """
     copies = _copies(group, verifier.sha256, order)
     kept = np.full(len(group), -1, dtype=np.int64)
+    tier = np.full(len(group), NONE, dtype=np.int8)
+    distance = np.zeros(len(group), dtype=np.float32)
     round_of = np.zeros(len(group), dtype=np.int32)
     left = order[copies[order] == order]
     left = left[np.argsort(group[left], kind="stable")]
@@ -167,15 +170,19 @@ def peel_groups(group: NDArray[np.int64], order: NDArray[np.int64], verifier: Ve
         is_first = np.ones(len(left), dtype=np.bool_)
         is_first[1:] = group[left[1:]] != group[left[:-1]]
         head = left[is_first][np.cumsum(is_first) - 1]
-        taken = (verifier.match(left, head).tier != NONE) | is_first
+        rows = left[~is_first]
+        found = verifier.match(rows, head[~is_first])
+        tier[rows], distance[rows] = found.tier, found.distance
+        distance[left[is_first]] = 0.0
+        taken = is_first | (tier[left] != NONE)
         kept[left[taken]] = head[taken]
         round_of[left[taken]] = rounds
         left = left[~taken]
         rounds += 1
+    # What holds of a picture holds of its copies.
     kept, round_of = kept[copies], round_of[copies]
-    tier, distance = verifier.match(np.arange(len(group)), kept)
-    is_kept = kept == np.arange(len(group))
-    tier[is_kept], distance[is_kept] = NONE, 0.0
+    tier, distance = tier[copies], distance[copies]
+    tier[(kept == copies) & (kept != np.arange(len(group)))] = EXACT
     return Peeled(kept, tier, distance, round_of)
 
 

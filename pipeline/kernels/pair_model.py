@@ -4,12 +4,16 @@ Logistic regression on standardised signals, or one hidden layer of tanh units, 
 Platt's sigmoid fitted on held-out photos. The threshold is the lowest one whose precision on
 held-out photos reaches the stated one. Parameters are numbers in JSON: nothing is unpickled.
 
+A model reads all signals, or all but the cosine: cosines of another encoder have another scale, so
+:func:`choose_model` takes the one whose encoder is the run's.
+
 Source: SPEC-dataset N7; Platt 1999.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -21,7 +25,9 @@ from sklearn.neural_network import MLPClassifier
 from pipeline.kernels.calibration import fit_calibration
 from pipeline.kernels.pair_signals import SIGNALS
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+PIXEL_SIGNALS: Final = tuple(name for name in SIGNALS if name != "cosine")
+"""Signals that need no encoder."""
 _DECIMALS: Final = 6
 _CLIP: Final = 4.0
 """Standardised signals are cut here: pictures unlike the training ones must not run away."""
@@ -45,6 +51,8 @@ class PairModel:
         threshold: probability from which a pair is taken for one photo.
         precision: what the threshold was set for.
         trained_on: words on the photos.
+        signals: names of the s signals it reads, of `SIGNALS`, in their order.
+        encoder: whose cosines it knows; empty where it reads none.
     """
 
     mean: F64
@@ -58,13 +66,26 @@ class PairModel:
     threshold: float = 0.5
     precision: float = 0.95
     trained_on: str = ""
+    signals: tuple[str, ...] = SIGNALS
+    encoder: str = ""
+
+    @property
+    def uses_cosine(self) -> bool:
+        """Whether the cosine is one of its signals."""
+        return "cosine" in self.signals
 
     def decision(self, signals: NDArray[np.floating]) -> F64:
-        """Decision values (n,) of signals (n, s), before calibration."""
-        x = np.clip((np.asarray(signals, np.float64) - self.mean) / self.scale, -_CLIP, _CLIP)
+        """Decision values (n,), before calibration; each follows from its own row alone.
+
+        Args:
+            signals: (n, len(SIGNALS)). One that is NaN counts as the mean of training.
+        """
+        read = _columns(signals, self.signals)
+        x = np.clip(np.nan_to_num((read - self.mean) / self.scale), -_CLIP, _CLIP)
         if len(self.hidden_bias):
-            x = np.tanh(x @ self.hidden_weight + self.hidden_bias)
-        return np.asarray(x @ self.weight + self.bias, np.float64)
+            each = x[:, None] * self.hidden_weight.T  # no BLAS: it rounds by the number of rows
+            x = np.tanh(each.sum(axis=2) + self.hidden_bias)
+        return np.asarray((x * self.weight).sum(axis=1) + self.bias, np.float64)
 
     def predict(self, signals: NDArray[np.floating]) -> F64:
         """Calibrated probabilities (n,) that the pictures of each pair are one photo."""
@@ -72,7 +93,7 @@ class PairModel:
 
     def to_json(self) -> str:
         """The model as text, rounded to six decimals."""
-        record: dict[str, Any] = {"format": _FORMAT, "signals": list(SIGNALS)}
+        record: dict[str, Any] = {"format": _FORMAT}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray):
@@ -87,12 +108,17 @@ class PairModel:
         Raises:
             ValueError: another format, other signals, or arrays that do not fit each other.
         """
-        record = json.loads(text)
-        if record.pop("format", None) != _FORMAT or record.pop("signals", None) != list(SIGNALS):
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"pair model: not JSON ({error}): {text[:40]!r}.") from error
+        known = [list(SIGNALS), list(PIXEL_SIGNALS)]
+        if record.pop("format", None) != _FORMAT or record.get("signals") not in known:
             raise ValueError(
-                f"pair model: expected format {_FORMAT} with signals {', '.join(SIGNALS)}. "
-                "Fit it anew with pipeline.kernels.pair_model.fit_pair_model."
+                f"pair model: expected format {_FORMAT} with signals {', '.join(SIGNALS)}, with or "
+                "without the cosine. Fit it anew with `make fit_pair_model`."
             )
+        record["signals"] = tuple(record["signals"])
         arrays = {"mean", "scale", "hidden_weight", "hidden_bias", "weight"}
         missing = {item.name for item in fields(cls)} ^ set(record)
         if missing:
@@ -101,7 +127,7 @@ class PairModel:
             name: np.array(record[name], np.float64) for name in arrays
         }
         model = cls(**values)
-        s, h = len(SIGNALS), len(model.hidden_bias)
+        s, h = len(model.signals), len(model.hidden_bias)
         wanted = {"mean": (s,), "scale": (s,), "weight": (h or s,)} | (
             {"hidden_weight": (s, h)} if h else {}
         )
@@ -110,6 +136,30 @@ class PairModel:
             if found.shape != shape or not np.isfinite(found).all():
                 raise ValueError(f"pair model: {name} has shape {found.shape}, expected {shape}.")
         return model
+
+
+def choose_model(models: Sequence[PairModel], encoder: str) -> PairModel:
+    """The model for the cosines of an encoder.
+
+    Args:
+        models: one alone is taken as it stands: whoever gives it knows what it was fitted on.
+        encoder: of the run's embeddings; empty where it is not known.
+
+    Returns:
+        the first model that knows this encoder, else the first that reads no cosine.
+
+    Raises:
+        ValueError: there is none.
+    """
+    fitting = [m for m in models if m.uses_cosine and m.encoder == encoder and encoder]
+    fitting += [m for m in models if not m.uses_cosine]
+    if len(models) == 1 or fitting:
+        return models[0] if len(models) == 1 else fitting[0]
+    known = ", ".join(sorted(m.encoder for m in models)) or "none"
+    raise ValueError(
+        f"pair models: {len(models)} models, none of encoder {encoder!r} and none without the "
+        f"cosine, expected one of them. Encoders: {known}. See `make fit_pair_model`."
+    )
 
 
 def fit_pair_model(
@@ -122,11 +172,12 @@ def fit_pair_model(
     num_folds: int = 5,
     decay: float = 1.0,
     trained_on: str = "",
+    encoder: str = "",
 ) -> PairModel:
     """Fit, calibrate and set the threshold.
 
     Args:
-        signals: (n, s), as `pair_signals` gives them.
+        signals: (n, len(SIGNALS)), as `pair_signals` gives them.
         is_same: (n,), whether the pair is one photo.
         photo: (n,), photo that the first picture comes from. The pairs of a photo stay in one fold.
         precision: what the threshold is set for, in (0, 1], at the mix of pairs given here.
@@ -134,11 +185,13 @@ def fit_pair_model(
         num_folds: of the photos, for calibration and threshold.
         decay: weight of the squared parameters.
         trained_on: words kept in the model.
+        encoder: whose cosines the signals hold; empty for a model that does not read them.
 
     Raises:
         ValueError: fewer photos than folds, a fold without one of the outcomes, or no threshold
             of this precision.
     """
+    names = SIGNALS if encoder else PIXEL_SIGNALS
     _, group = np.unique(photo, return_inverse=True)
     fold = group % num_folds
     held_out = np.zeros(len(is_same))
@@ -149,7 +202,7 @@ def fit_pair_model(
                 f"pair model: fold {k} of {num_folds} has pairs of one kind only, expected both "
                 "kinds from at least as many photos as folds."
             )
-        part = _fit(signals[inside], is_same[inside], num_hidden, decay)
+        part = _fit(signals[inside], is_same[inside], names, num_hidden, decay)
         held_out[~inside] = part.decision(signals[~inside])
     platt = fit_calibration("platt", held_out, is_same)
     chance = platt(held_out)
@@ -158,7 +211,7 @@ def fit_pair_model(
         raise ValueError(
             f"pair model: no threshold reaches precision {precision} on {len(chance)}."
         )
-    model = _fit(signals, is_same, num_hidden, decay)
+    model = _fit(signals, is_same, names, num_hidden, decay)
     return replace(
         model,
         slope=float(platt.x[0]),
@@ -166,13 +219,24 @@ def fit_pair_model(
         threshold=threshold,
         precision=precision,
         trained_on=trained_on,
+        encoder=encoder,
     )
 
 
+def _columns(signals: NDArray[np.floating], names: Sequence[str]) -> F64:
+    """Some signals, row by row in memory, so that every row is summed in one order."""
+    chosen = np.asarray(signals, np.float64)[:, [SIGNALS.index(name) for name in names]]
+    return np.ascontiguousarray(chosen)
+
+
 def _fit(
-    signals: NDArray[np.floating], is_same: NDArray[np.bool_], num_hidden: int, decay: float
+    signals: NDArray[np.floating],
+    is_same: NDArray[np.bool_],
+    names: tuple[str, ...],
+    num_hidden: int,
+    decay: float,
 ) -> PairModel:
-    x = np.asarray(signals, np.float64)
+    x = _columns(signals, names)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale < _EPSILON, 1.0, scale)
     x = np.clip((x - mean) / scale, -_CLIP, _CLIP)
@@ -186,9 +250,8 @@ def _fit(
     ).fit(x, is_same)
     hidden = net.coefs_[0] if num_hidden else np.zeros((x.shape[1], 0))
     hidden_bias = net.intercepts_[0] if num_hidden else np.zeros(0)
-    return PairModel(
-        mean, scale, hidden, hidden_bias, net.coefs_[-1][:, 0], float(net.intercepts_[-1][0])
-    )
+    weight, bias = net.coefs_[-1][:, 0], float(net.intercepts_[-1][0])
+    return PairModel(mean, scale, hidden, hidden_bias, weight, bias, signals=names)
 
 
 _EPSILON: Final = 1e-9

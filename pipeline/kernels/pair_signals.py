@@ -65,7 +65,7 @@ def pair_signals(
         a: uint8 (n, 64, 64), thumbnail of one picture of each pair.
         b: uint8 (n, 64, 64), of the other.
         hash_distance: (n,), least Hamming distance of the perceptual hashes over eight turns.
-        cosine: (n,), of the embeddings, NaN where there is none.
+        cosine: (n,), of the embeddings, NaN where there is none; it stays NaN.
         block: pairs worked on at once; about 0.5 MiB of memory each.
 
     Returns:
@@ -73,7 +73,7 @@ def pair_signals(
     """
     rows = [_signals(a[i : i + block], b[i : i + block]) for i in range(0, len(a), block)]
     seen = np.concatenate(rows) if rows else np.zeros((0, len(SIGNALS) - 2), np.float32)
-    given = np.stack([np.asarray(hash_distance), np.nan_to_num(cosine)], axis=1)
+    given = np.stack([np.asarray(hash_distance), np.asarray(cosine)], axis=1)
     return np.concatenate([given.astype(np.float32), seen], axis=1)
 
 

@@ -21,7 +21,7 @@ from pipeline.report.funnel import COLUMNS, funnel_rows, to_csv
 from pipeline.report.page import Section, to_html
 from pipeline.runtime.catalog import Catalog, open_catalog
 from pipeline.runtime.funnel import funnel_steps
-from pipeline.runtime.sheets import contact_sheet, near_duplicates
+from pipeline.runtime.sheets import borderline_pairs, contact_sheet, near_duplicates
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def write_report(config: RunConfig) -> Storage:
         _clusters,
         contact_sheet,
         near_duplicates,
+        borderline_pairs,
         _validation,
         _resources,
     ):

@@ -1,4 +1,4 @@
-"""Sheets of pictures: labels with their images, near-duplicate groups."""
+"""Sheets of pictures: labels with their images, near-duplicate groups, borderline pairs."""
 
 from __future__ import annotations
 
@@ -77,10 +77,57 @@ def near_duplicates(catalog: Catalog, config: RunConfig) -> list[tuple[Section, 
     text = (
         f"{len(kept):,} groups, {dropped.num_rows:,} images dropped. Each row shows the kept image "
         "and near-duplicates of it, with the tier that found them: bits of the perceptual hash "
-        "that differ, or the cosine of the embeddings."
+        "that differ, the cosine of the embeddings, or the probability that a model gives."
     )
     figure = figures.image_grid(rows, "Near-duplicate groups")
     return [(Section("Near-duplicates", text, "near_duplicates.png"), figure)]
+
+
+def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section, Figure | None]]:
+    """Pairs next to the least probability, from both sides, and how many there are in all."""
+    tables = ("near_duplicate_pairs", "rejected_pairs")
+    if not all(catalog.has(name) for name in tables):
+        return []
+    limit = config.near_duplicates.verify.min_probability
+    found = [_nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
+    counts = [int(histogram.sum()) for _, histogram in found]
+    if not any(counts):
+        return []
+    named = [pair for pairs, _ in found for pair in pairs]
+    pictures = _pictures(catalog, sorted({i for _, a, b in named for i in (a, b)}))
+    rows = []
+    for title, (pairs, _) in zip(("taken", "rejected"), found, strict=True):
+        for start in range(0, len(pairs), 4):
+            cells = []
+            for chance, a, b in pairs[start : start + 4]:
+                cells += [(pictures.get(a), f"{chance:.3f}"), (pictures.get(b), "")]
+            rows.append((title if start == 0 else "", cells))
+    shares = found[0][1] + found[1][1]
+    bars = ", ".join(f"{k / 10:.1f}-{(k + 1) / 10:.1f}: {int(n):,}" for k, n in enumerate(shares))
+    text = (
+        f"A model looked at {sum(counts):,} candidates and took {counts[0]:,}. Candidates by "
+        f"probability: {bars}. Shown are those next to {limit:g}, two pictures a pair: first "
+        "the ones taken, then the ones rejected."
+    )
+    figure = figures.image_grid(rows, "Borderline pairs")
+    return [(Section("Verified pairs", text, "borderline_pairs.png"), figure)]
+
+
+def _nearest_pairs(
+    catalog: Catalog, name: str, limit: float, num: int
+) -> tuple[list[tuple[float, str, str]], NDArray[np.int64]]:
+    """Verified pairs nearest to a probability, and the number of them in ten bins; one scan."""
+    best: list[tuple[float, str, str]] = []
+    histogram = np.zeros(10, np.int64)
+    columns = ["image_id_a", "image_id_b", "probability"]
+    for batch in catalog.batches(name):
+        rows = batch.select(columns).drop_null()
+        chance = rows["probability"].to_numpy()
+        histogram += np.histogram(chance, 10, (0.0, 1.0))[0]
+        nearest = rows.take(np.argsort(np.abs(chance - limit), kind="stable")[: 2 * num])
+        best += [(r["probability"], r["image_id_a"], r["image_id_b"]) for r in nearest.to_pylist()]
+        best = sorted(set(best), key=lambda pair: (abs(pair[0] - limit), pair))[:num]
+    return best, histogram
 
 
 def _spread(kept: list[str], dropped: pa.Table, num: int, seed: int) -> list[str]:
@@ -122,7 +169,7 @@ def _closeness(tier: str, distance: float) -> str:
     """What a distance means: bits that differ, or a cosine."""
     if tier == "perceptual":
         return f"perceptual: {distance:.0f} bits"
-    return f"semantic: {1 - distance:.3f}" if tier == "semantic" else tier
+    return f"{tier}: {1 - distance:.3f}" if tier in ("semantic", "verified") else tier
 
 
 def _short(text: str, length: int = 28) -> str:

@@ -8,6 +8,7 @@ from pipeline.stages import (
     assign_shards,
     calibrate_threshold,
     certify_validation,
+    choose_pair_model,
     classify_images,
     classify_terms,
     cluster_terms,
@@ -44,6 +45,7 @@ from pipeline.stages import (
     train_cells,
     train_image_classifier,
     train_term_classifier,
+    verify_near_duplicates,
     write_release,
 )
 from pipeline.stages.stage import Stage
@@ -143,10 +145,13 @@ def _labels(inputs: Inputs) -> list[Stage]:
 
 def _near_duplicates(inputs: Inputs) -> list[Stage]:
     has_validation = inputs.validation_images is not None
+    is_given = inputs.image_embeddings is not None
     stages: list[Stage] = [
         fingerprint_images.STAGE,
         train_cells.STAGE,
         find_near_duplicates.STAGE,
+        choose_pair_model.GIVEN_STAGE if is_given else choose_pair_model.STAGE,
+        verify_near_duplicates.STAGE,
     ]
     if has_validation:
         stages += [fingerprint_validation_images.STAGE, find_validation_overlaps.STAGE]

@@ -1,8 +1,13 @@
-"""Pairs of near-duplicate images in three tiers (paper section 3.3; SPEC N1-N3).
+"""Candidates of near-duplicate pairs in three tiers (paper section 3.3; SPEC N1-N3, N7).
 
-Cost at 1.329 billion images: equal digests and hashes one shuffle each (60 GB); perceptual radius 4
-some 20 tables, 27 billion rows of 16 bytes shuffled (430 GB); semantic 3 probes of 1 KB (4 TB)
-shuffled and 17,000 images a cell compared, some 10^16 operations. Each tier can be switched off.
+With verification (``near_duplicates.verify``) these are candidates within wider limits, capped by
+image; without it they are the pairs within the thresholds.
+
+Cost at 1.329 billion images: equal digests and hashes one shuffle each (60 GB). Perceptual radius 4
+some 20 tables, 27 billion rows of 16 bytes shuffled (430 GB); over all turns nine times that
+(4 TB), and one narrow read of the thumbnails (5.4 TB). Semantic 3 probes of 1 KB (4 TB) shuffled
+and 17,000 images a cell compared, some 10^16 operations. The cap shuffles every candidate twice, at
+most 2 x 10^10 rows of 60 bytes (1 TB). Each tier can be switched off.
 """
 
 from __future__ import annotations
@@ -15,8 +20,14 @@ from pyspark.sql import functions as F
 from pipeline.config.images import NearDuplicateParams
 from pipeline.stages.hash_pairs import perceptual_pairs
 from pipeline.stages.near_pairs import semantic_pairs, star_pairs
+from pipeline.stages.pair_candidates import candidate_pairs
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
-from schemas.images import EMBEDDING_CELLS, IMAGE_FINGERPRINTS, NEAR_DUPLICATE_PAIRS
+from schemas.images import (
+    CANDIDATE_OVERFLOWS,
+    EMBEDDING_CELLS,
+    IMAGE_FINGERPRINTS,
+    NEAR_DUPLICATE_CANDIDATES,
+)
 from schemas.ingested import IMAGE_EMBEDDINGS
 
 
@@ -28,28 +39,55 @@ def find_near_duplicates(
     ctx: StageContext,
 ) -> Mapping[str, DataFrame]:
     """Union of the tiers that are switched on, each pair once a tier with its least distance."""
-    found = []
-    if params.exact:
-        found.append(star_pairs(image_fingerprints.select("image_id", "sha256"), "sha256", "exact"))
+    exact = image_fingerprints.select("image_id", "sha256")
+    pairs = star_pairs(exact if params.exact else exact.limit(0), "sha256", "exact")
+    if params.verify.enabled:
+        given = (image_fingerprints, image_embeddings, embedding_cells)
+        more, overflows = candidate_pairs(*given, params, ctx)
+    else:
+        more = _within_thresholds(
+            image_fingerprints, image_embeddings, embedding_cells, params, ctx
+        )
+        nothing = exact.limit(0).select("image_id")
+        overflows = nothing.withColumn("num_over_cap", F.lit(1).cast("bigint"))
+    return {
+        "near_duplicate_candidates": pairs.unionByName(more),
+        "candidate_overflows": overflows,
+    }
+
+
+def _within_thresholds(
+    image_fingerprints: DataFrame,
+    image_embeddings: DataFrame,
+    embedding_cells: SmallTable,
+    params: NearDuplicateParams,
+    ctx: StageContext,
+) -> DataFrame:
+    """Pairs within the radius or above the cosine, each once a tier."""
+    pairs = star_pairs(image_fingerprints.limit(0), "sha256", "exact")
     if params.perceptual:
-        found.append(perceptual_pairs(image_fingerprints, params, ctx))
+        pairs = pairs.unionByName(perceptual_pairs(image_fingerprints, params, ctx))
     if params.semantic:
-        near = semantic_pairs(image_embeddings, embedding_cells, params, ctx, image_fingerprints)
-        found.append(near)
-    pairs = found[0] if found else star_pairs(image_fingerprints.limit(0), "sha256", "exact")
-    for more in found[1:]:
-        pairs = pairs.unionByName(more)
+        found = semantic_pairs(
+            image_embeddings,
+            embedding_cells,
+            params,
+            ctx,
+            params.min_cosine,
+            among=image_fingerprints,
+        )
+        pairs = pairs.unionByName(found)
     keys = ("image_id_a", "image_id_b", "tier")
-    return {"near_duplicate_pairs": pairs.groupBy(*keys).agg(F.min("distance").alias("distance"))}
+    return pairs.groupBy(*keys).agg(F.min("distance").alias("distance"))
 
 
 STAGE = RelationalStage(
     name="find_near_duplicates",
-    version=1,
+    version=2,
     fn=find_near_duplicates,
     params=NearDuplicateParams,
     section="near_duplicates",
     inputs=(IMAGE_FINGERPRINTS, IMAGE_EMBEDDINGS),
     broadcast=(EMBEDDING_CELLS,),
-    outputs=(NEAR_DUPLICATE_PAIRS,),
+    outputs=(NEAR_DUPLICATE_CANDIDATES, CANDIDATE_OVERFLOWS),
 )

@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config.images import NearDuplicateParams
+from pipeline.kernels.cell_neighbours import nearest_in_cell
 from pipeline.kernels.cells import absorb_hot, assign_cells, cosine_pairs
 from pipeline.kernels.row_checks import one_array
 from pipeline.kernels.vectors import from_matrix, l2_normalise, row_products, to_matrix
@@ -57,6 +58,8 @@ def semantic_pairs(
     cells: SmallTable,
     params: NearDuplicateParams,
     ctx: StageContext,
+    min_cosine: float,
+    num_nearest: int | None = None,
     among: DataFrame | None = None,
 ) -> DataFrame:
     """Pairs of embeddings above the cosine that share a cell.
@@ -65,11 +68,13 @@ def semantic_pairs(
     ``TASK_BYTES`` of them, or the largest cell.
 
     Args:
-        embeddings: image_id, embedding.
+        embeddings: image_id and embedding, an input of the stage.
         cells: centroids.
-        params: ``num_probes``, ``min_cosine``.
+        params: how many cells an image is compared in.
         ctx: of the stage.
-        among: table of the same layout; images that it does not have take no part.
+        min_cosine: of a pair.
+        num_nearest: the nearest that each image has of its own in a cell; None for all.
+        among: images that it does not have take no part.
     """
     width = cells.read().slice(0, 1)["centroid"].nbytes
     num_bytes = ctx.count(embeddings) * params.num_probes * (width + _ROW_BYTES)
@@ -86,23 +91,24 @@ def semantic_pairs(
             rows = pa.concat_tables([block for _, _, block in blocks]).combine_chunks()
             by = [("cell", "ascending"), ("image_id", "ascending")]
             order = pc.sort_indices(rows.select(["cell", "image_id"]), sort_keys=by)
-            yield from _pairs_of_cells(rows.take(order), params.min_cosine)
+            yield from _pairs_of_cells(rows.take(order), min_cosine, num_nearest)
 
     columns = ("image_id", "embedding")
     placed = ctx.scan(embeddings, columns, assign, PACKED_DDL, among=among)
     found = shuffle_packed(placed, num_tasks).mapInArrow(
         search, "one string, two string, distance float"
     )
-    return _ordered(found, F.lit("semantic"))
+    return ordered_pair(found, F.lit("semantic"))
 
 
-def _ordered(df: DataFrame, tier: Column) -> DataFrame:
-    """Columns one, two, distance as a pair with the smaller image_id first."""
+def ordered_pair(df: DataFrame, tier: Column, *more: str) -> DataFrame:
+    """Columns one, two, distance and more as a pair with the smaller image_id first."""
     return df.select(
         F.least("one", "two").alias("image_id_a"),
         F.greatest("one", "two").alias("image_id_b"),
         tier.alias("tier"),
         F.col("distance").cast("float").alias("distance"),
+        *more,
     )
 
 
@@ -125,7 +131,9 @@ def _cells_of(
         yield pa.RecordBatch.from_arrays(columns, ["cell", "image_id", "embedding", "cells"])
 
 
-def _pairs_of_cells(group: pa.Table, tau: float) -> Iterator[pa.RecordBatch]:
+def _pairs_of_cells(
+    group: pa.Table, tau: float, num_nearest: int | None = None
+) -> Iterator[pa.RecordBatch]:
     """Pairs of one or more whole cells, rows sorted by (cell, image_id)."""
     numbers = group["cell"].to_numpy()
     bounds = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1], True])
@@ -137,7 +145,10 @@ def _pairs_of_cells(group: pa.Table, tau: float) -> Iterator[pa.RecordBatch]:
         leader = absorb_hot(vectors, max(HOT_COSINE, tau))
         own = np.arange(len(rows))
         leads, led = np.flatnonzero(leader == own), np.flatnonzero(leader != own)
-        found = cosine_pairs(vectors[leads], tau, cells=cells[leads], cell=int(numbers[start]))
+        if num_nearest is None:
+            found = cosine_pairs(vectors[leads], tau, cells=cells[leads], cell=int(numbers[start]))
+        else:  # a pair may be among the nearest of one shared cell only
+            found = nearest_in_cell(vectors[leads], tau, num_nearest)
         one = np.concatenate([leads[found.left], leader[led]])
         two = np.concatenate([leads[found.right], led])
         cosine = row_products(vectors, vectors, one, two)

@@ -137,7 +137,8 @@ def ours_semantic(
     del x, sample
     cells = Cells(pa.table({"centroid": from_matrix(centroids)}))
     embeddings = spark.read.parquet(f"file://{table}")
-    pairs = semantic_pairs(embeddings, cells, params, _context(spark, table, scratch, embeddings))
+    ctx = _context(spark, table, scratch, embeddings)
+    pairs = semantic_pairs(embeddings, cells, params, ctx, tau)
     pairs.select("image_id_a", "image_id_b", "distance").write.parquet(f"file://{scratch}/pairs")
     seconds = time.perf_counter() - started
     spark.stop()

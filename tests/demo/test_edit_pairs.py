@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.ingest import EmbedImagesParams
 from pipeline.demo.edit_pairs import (
     COPIES,
-    MODEL,
+    MODELS,
     Families,
     Pairs,
     candidate_pairs,
+    demo_and_pool,
     demo_pictures,
     fit,
     make_families,
-)
-from pipeline.demo.edit_pairs import (
-    NUM_PHOTOS as NUM_PHOTOS_OF_MODEL,
+    make_pool,
 )
 from pipeline.kernels.pair_model import PairModel
 from pipeline.kernels.pair_signals import SIGNALS
@@ -82,13 +82,28 @@ def test_a_verifier_is_fitted(pairs: Pairs) -> None:
 
 
 def test_the_packaged_model_knows_true_pairs(pairs: Pairs) -> None:
-    text = (resources.files("pipeline.demo") / "data" / MODEL).read_text()
-    model = PairModel.from_json(text)
-    assert model.trained_on == f"edit families of {NUM_PHOTOS_OF_MODEL} pictures of the demo corpus"
+    lines = (resources.files("pipeline.demo") / "data" / MODELS).read_text().splitlines()
+    models = [PairModel.from_json(line) for line in lines]
+    assert [m.encoder for m in models] == [EmbedImagesParams().model, ""]
     signals = pairs.signals.copy()
-    signals[:, SIGNALS.index("cosine")] = 0.5  # the stand-in's cosines are no encoder's
-    assert model.predict(signals[pairs.is_same]).mean() > 0.8
-    assert model.predict(signals[~pairs.is_same]).mean() < 0.1
+    signals[:, SIGNALS.index("cosine")] = np.nan  # the stand-in's cosines are no encoder's
+    for model in models:
+        assert "pictures of the demo corpus among" in model.trained_on
+        assert model.predict(signals[pairs.is_same]).mean() > 0.8
+        assert model.predict(signals[~pairs.is_same]).mean() < 0.1
+
+
+def test_a_pool_adds_candidates_that_are_never_right(families: Families, pairs: Pairs) -> None:
+    photos, others = demo_and_pool(NUM_PHOTOS, 12, seed=0)
+    assert photos == demo_pictures(NUM_PHOTOS, seed=0)
+    assert len(others) == 12
+    assert not set(photos) & set(others)
+    wider = candidate_pairs(families, make_pool(others, encode), num_nearest=3, max_candidates=3)
+    of_pool = wider.base >= NUM_PHOTOS
+    assert of_pool.any()
+    assert not wider.is_same[of_pool].any()
+    assert wider.base.max() < NUM_PHOTOS + 12
+    assert wider.is_same.sum() >= 0.9 * pairs.is_same.sum()
 
 
 def test_demo_pictures_are_the_same_ones_every_time() -> None:

@@ -81,11 +81,10 @@ def test_families_are_found_inside_the_radius(run: WorldRun) -> None:
 def test_edits_beyond_the_radius_are_counted_by_themselves(run: WorldRun) -> None:
     found = run.figures["near_duplicates"]["beyond"]
     assert set(found) == {"mirror", "heavy_crop", "rotate"}
-    # Their embeddings were planted at cosines of 0.985, 0.88 and 0.90, the limit is 0.96.
-    assert found["mirror"]["num_found"] == found["mirror"]["num"]
-    assert found["mirror"]["num_left"] == 0
-    for edit in ("heavy_crop", "rotate"):
-        assert found[edit]["num_found"] < 0.5 * found[edit]["num"]
+    # Beyond the radius of a hash, not beyond verification: it looks for turns and crops.
+    for edit in found:
+        assert found[edit]["num_found"] > 0.9 * found[edit]["num"]
+        assert found[edit]["num_left"] < 0.1 * found[edit]["num"]
 
 
 def test_look_alikes_and_flat_images_are_no_copies(run: WorldRun) -> None:

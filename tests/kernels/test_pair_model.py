@@ -7,7 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.kernels.pair_model import PairModel, fit_pair_model, threshold_at_precision
+from pipeline.kernels.pair_model import (
+    PairModel,
+    choose_model,
+    fit_pair_model,
+    threshold_at_precision,
+)
 from pipeline.kernels.pair_signals import SIGNALS
 
 
@@ -22,7 +27,8 @@ def planted(n: int = 1800, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nd
 @pytest.mark.parametrize("num_hidden", [0, 4])
 def test_planted_chance_is_found(num_hidden: int) -> None:
     x, is_same, photo, _ = planted()
-    model = fit_pair_model(x, is_same, photo, num_hidden=num_hidden, precision=0.9, decay=10.0)
+    options = {"num_hidden": num_hidden, "precision": 0.9, "decay": 10.0}
+    model = fit_pair_model(x, is_same, photo, encoder="planted", **options)
     new, truth, _, chance = planted(4000, seed=1)
     predicted = model.predict(new)
     assert np.abs(predicted - chance).mean() < 0.07  # calibrated, on pairs never seen
@@ -32,17 +38,20 @@ def test_planted_chance_is_found(num_hidden: int) -> None:
 
 def test_a_model_survives_json() -> None:
     x, is_same, photo, _ = planted()
-    model = fit_pair_model(x, is_same, photo, num_hidden=3, trained_on="planted")
-    read = PairModel.from_json(model.to_json())
-    assert np.abs(read.predict(x) - model.predict(x)).max() < 1e-4
-    assert (read.trained_on, read.precision) == ("planted", 0.95)
-    assert read.to_json() == model.to_json()
+    for encoder in ("planted", ""):
+        words = {"trained_on": "planted", "encoder": encoder, "precision": 0.8}
+        model = fit_pair_model(x, is_same, photo, num_hidden=3, **words)
+        read = PairModel.from_json(model.to_json())
+        assert np.abs(read.predict(x) - model.predict(x)).max() < 1e-4
+        assert (read.trained_on, read.precision) == ("planted", 0.8)
+        assert (read.encoder, read.uses_cosine) == (encoder, bool(encoder))
+        assert read.to_json() == model.to_json()
 
 
 def test_a_model_of_other_signals_is_refused() -> None:
     x, is_same, photo, _ = planted()
-    record = json.loads(fit_pair_model(x, is_same, photo, num_hidden=0).to_json())
-    with pytest.raises(ValueError, match="expected format 1 with signals"):
+    record = json.loads(fit_pair_model(x, is_same, photo, encoder="planted").to_json())
+    with pytest.raises(ValueError, match="expected format 2 with signals"):
         PairModel.from_json(json.dumps(record | {"signals": ["cosine"]}))
     with pytest.raises(ValueError, match="missing or unknown slope"):
         PairModel.from_json(json.dumps({k: v for k, v in record.items() if k != "slope"}))
@@ -60,6 +69,46 @@ def test_decision_by_hand() -> None:
     given[:, 0] = [0.5, 1.0, 100.0]  # cut at four deviations
     assert model.decision(given).tolist() == [0.0, 1.0, 7.0]
     assert model.predict(given)[0] == 0.5
+
+
+@pytest.mark.parametrize("num_hidden", [0, 3])
+def test_a_model_without_the_cosine_does_not_read_it(num_hidden: int) -> None:
+    x, is_same, photo, _ = planted()
+    model = fit_pair_model(x, is_same, photo, num_hidden=num_hidden, precision=0.8)
+    assert not model.uses_cosine
+    other = x.copy()
+    other[:, SIGNALS.index("cosine")] = np.nan
+    assert np.array_equal(model.predict(other), model.predict(x))
+    # And no row's chance depends on the others: products of BLAS do.
+    each = [float(model.predict(x[k : k + 1])[0]) for k in range(50)]
+    assert each == model.predict(x)[:50].tolist()
+
+
+def test_a_missing_cosine_counts_as_the_mean() -> None:
+    x, is_same, photo, _ = planted()
+    model = fit_pair_model(x, is_same, photo, encoder="planted")
+    at = SIGNALS.index("cosine")
+    absent, mean = x.copy(), x.copy()
+    absent[:, at], mean[:, at] = np.nan, model.mean[model.signals.index("cosine")]
+    assert model.predict(absent) == pytest.approx(model.predict(mean), abs=1e-6)
+
+
+def test_the_model_of_the_encoder_is_chosen() -> None:
+    x, is_same, photo, _ = planted()
+    ours, theirs, pixels = (
+        fit_pair_model(x, is_same, photo, encoder=encoder, precision=0.8)
+        for encoder in ("ours", "theirs", "")
+    )
+    assert choose_model([ours, theirs, pixels], "theirs") is theirs
+    assert choose_model([ours, pixels], "theirs") is pixels
+    assert choose_model([ours, pixels], "") is pixels
+    assert choose_model([ours], "theirs") is ours  # one alone is the user's choice
+    with pytest.raises(ValueError, match="none of encoder 'other' and none without the cosine"):
+        choose_model([ours, theirs], "other")
+    with pytest.raises(ValueError, match="0 models"):
+        choose_model([], "ours")
+    with pytest.raises(ValueError, match="not JSON"):
+        PairModel.from_json("no model")
 
 
 def test_threshold_by_hand() -> None:

@@ -39,6 +39,7 @@ def test_page_shows_every_picture(root):
     drawn = [name for name in folder.list() if name.endswith(".png")]
     assert sorted(named) == sorted(drawn)
     assert set(drawn) == {
+        "borderline_pairs.png",
         "concrete_terms.png",
         "concreteness.png",
         "concreteness_sweep.png",

@@ -9,7 +9,7 @@ from pipeline.stages.drop_near_duplicates import STAGE
 from schemas.images import DUPLICATE_GROUPS, IMAGE_FINGERPRINTS, VALIDATION_OVERLAPS
 from schemas.ingested import BLOCKED_IMAGES
 
-NAMES = ["a", "b1", "b2", "b3", "c1", "c2", "c3", "d1", "d2"]
+NAMES = ["a", "b1", "b2", "b3", "c1", "c2", "c3", "c4", "d1", "d2"]
 NAMES += ["t1", "t2", "u", "v1", "v2", "v3", "x1", "x2"]
 PRINTS = [print_row(i, f"s-{i[0]}" if i[0] in "tx" else f"s-{i}") for i in NAMES]
 
@@ -37,6 +37,7 @@ GROUPS = [
     group("c1", "c1", "", 0.0),
     group("c2", "c1", "perceptual", 3.0),
     group("c3", "c1", "semantic", 0.25),
+    group("c4", "c1", "verified", 0.125),
     group("d1", "d1", "", 0.0),
     group("d2", "d1", "linked", None),
     group("x1", "x1", "", 0.0),
@@ -65,6 +66,7 @@ FULL = {
     "b3": ("blocked_duplicate", None, None),
     "c2": ("duplicate_perceptual", "c1", 3.0),
     "c3": ("duplicate_semantic", "c1", 0.25),
+    "c4": ("duplicate_verified", "c1", 0.125),
     "d2": ("duplicate_linked", "d1", None),
     "t1": ("blocked", None, None),
     "t2": ("blocked_duplicate", None, None),
@@ -77,7 +79,7 @@ FULL = {
 ABSENT = {
     "b2": ("duplicate_perceptual", "b1", 2.0),
     "b3": ("duplicate_exact", "b1", 0.0),
-    **{i: FULL[i] for i in ("c2", "c3", "d2", "x2")},
+    **{i: FULL[i] for i in ("c2", "c3", "c4", "d2", "x2")},
 }
 
 

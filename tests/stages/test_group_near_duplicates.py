@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from near_duplicate_rows import Context, frame, packed, print_row
 
-from pipeline.config.images import NearDuplicateParams
+from pipeline.config.images import NearDuplicateParams, VerifyParams
 from pipeline.stages.group_near_duplicates import group_near_duplicates
 
 FAR = 0xFFFF << 32
@@ -106,7 +106,10 @@ def grouped(spark, partitions, with_validation, **options):
         frame(spark, "image_labels", labels),
         frame(spark, "blocked_images", blocked),
         frame(spark, "validation_overlaps", removed) if with_validation else None,
-        NearDuplicateParams(max_hamming=4, min_cosine=0.94, **options),
+        None,
+        NearDuplicateParams(
+            max_hamming=4, min_cosine=0.94, verify=VerifyParams(enabled=False), **options
+        ),
         Context(),
     )["duplicate_groups"]
     columns = ("image_id", "kept_image_id", "tier", "distance", "is_blocked")

@@ -1,4 +1,4 @@
-"""All near-duplicate stages in a row: nothing that remains is near anything, in any layout."""
+"""All near-duplicate stages in a row, by thresholds: nothing that remains is near anything."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 from given import publish_rows
 from near_duplicate_rows import packed, print_row
 
-from pipeline.config.images import NearDuplicateParams
+from pipeline.config.images import NearDuplicateParams, VerifyParams
 from pipeline.config.run import RunConfig
 from pipeline.config.runtime import RuntimeParams
 from pipeline.files.storage import open_storage
@@ -22,18 +22,22 @@ from pipeline.stages import (
     find_validation_overlaps,
     group_near_duplicates,
     train_cells,
+    verify_near_duplicates,
 )
 from schemas import ALL
 
 CHAIN = (
     train_cells.STAGE,
     find_near_duplicates.STAGE,
+    verify_near_duplicates.STAGE,
     find_validation_overlaps.STAGE,
     group_near_duplicates.STAGE,
     drop_near_duplicates.STAGE,
     certify_validation.STAGE,
 )
-PARAMS = NearDuplicateParams(num_probes=50, min_cosine=0.9, max_hamming=4)
+PARAMS = NearDuplicateParams(
+    num_probes=50, min_cosine=0.9, max_hamming=4, verify=VerifyParams(enabled=False)
+)
 NUM_IMAGES, NUM_VALIDATION = 120, 12
 
 
@@ -83,6 +87,7 @@ def corpus():
         "validation_embeddings": other_known,
         "image_labels": [row | {"label_terms": [[]]} for row in labels],
         "blocked_images": blocked,
+        "pair_models": [],
     }
 
 
