@@ -61,11 +61,13 @@ class Ran:
         seconds: wall seconds of the function alone, without the process's start and imports that
             were done before it was called.
         peak_mib: largest resident memory of the process tree while it ran.
+        worker_mib: largest resident memory of one Python process below it: of a task under Spark.
     """
 
     value: Any
     seconds: float
     peak_mib: float
+    worker_mib: float = 0.0
 
 
 def in_process(
@@ -104,7 +106,7 @@ def in_process(
         process.join()
     if kind != "done":
         raise RuntimeError(f"{function.__name__}: {kind} ({value}), exit code {process.exitcode}.")
-    return Ran(value, seconds, peak.mib)
+    return Ran(value, seconds, peak.mib, peak.worker_mib)
 
 
 def _child(send: Any, function: Callable[..., Any], args: Sequence[Any]) -> None:
@@ -134,6 +136,7 @@ class PeakMemory:
         self._every, self._stop = every_seconds, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.mib = 0.0
+        self.worker_mib = 0.0
 
     def __enter__(self) -> PeakMemory:
         self._thread.start()
@@ -150,7 +153,10 @@ class PeakMemory:
                 tree = [self._root, *self._root.children(recursive=True)]
             except psutil.Error:
                 return
-            resident = sum(map(_resident, tree))
+            sizes = list(map(_resident, tree))
+            workers = [size for size, p in zip(sizes[1:], tree[1:], strict=True) if _is_python(p)]
+            self.worker_mib = max(self.worker_mib, max(workers, default=0) / 2**20)
+            resident = sum(sizes)
             if resident > _GROWN * highest:
                 highest = resident
                 self.mib = max(self.mib, sum(map(_proportional, tree)) / 2**20)
@@ -159,6 +165,13 @@ class PeakMemory:
 
 _GROWN = 1.01
 """Growth of the resident size that calls for a look at the proportional one."""
+
+
+def _is_python(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("python")
+    except psutil.Error:
+        return False
 
 
 def _resident(process: psutil.Process) -> int:

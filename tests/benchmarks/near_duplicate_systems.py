@@ -45,11 +45,22 @@ def ours(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.int64
     return seconds, _written_pairs(scratch)
 
 
-def spark_sql(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.int64]]:
-    """A self-join on the same keys: the agreeing bits of each of the plan's tables."""
-    from pipeline.kernels.block_keys import plan_tables
+def spark_sql(table: str, radius: int, scratch: str, keys: str) -> tuple[float, NDArray[np.int64]]:
+    """A self-join on keys: the agreeing bits of each of a plan's tables.
 
-    plan = plan_tables(pads.dataset(table).count_rows(), radius)
+    Args:
+        table: as for `ours`.
+        radius: bits.
+        scratch: folder.
+        keys: ``same`` as ours, or ``long``: two of radius + 2 blocks of all bits agree, which gives
+            more tables and hardly a candidate by chance.
+    """
+    from pipeline.kernels.block_keys import Part, TablePlan, plan_tables
+
+    count = pads.dataset(table).count_rows()
+    plan = plan_tables(count, radius)
+    if keys == "long":
+        plan = TablePlan(radius, 64, (Part(64, radius + 2, radius),), count)
     masks = ", ".join(f"{mask}L" for mask in plan.masks.view(np.int64).tolist())
     spark = _session(scratch)
     started = time.perf_counter()
