@@ -2,11 +2,10 @@
 
 Hashes are random with planted partners; a run has ours at four sizes (growth), at two radii, and
 with one key shared by a tenth of them. Spark SQL runs at smaller sizes, on those keys that suit it,
-and faiss answers a sample
-of queries: their times at the full size are extrapolated, by a power law through two sizes and by
-the share of queries. The BK-tree is measured at the size it can do, where it is faster than at
-ours. Vectors are clustered with planted partners; faiss's IVF takes the fewest probes of equal
-recall.
+and faiss answers a sample of queries: their times at the full size are extrapolated, by a power law
+through two sizes and by the share of queries. The BK-tree is measured at the size it can do, where
+it is faster than at ours. Vectors are clustered with planted partners; faiss's IVF takes the fewest
+probes of equal recall.
 """
 
 from __future__ import annotations
