@@ -24,8 +24,9 @@ import pyarrow as pa
 import scipy.fftpack
 from numpy.typing import NDArray
 
+from pipeline.kernels.image_headers import JPEG
 from pipeline.kernels.images import ImageLimits, Rejection, decode_image
-from pipeline.kernels.resample import grey_pixels, resize_grey
+from pipeline.kernels.resample import grey_pixels, resize_grey, resize_nearly
 
 HASH_SIDE = 8
 GREY_SIDE = 32
@@ -119,7 +120,8 @@ def fingerprint_images(
         assert data is not None
         grey = grey_pixels(decoded.image)
         rows.append(row)
-        small.append(resize_grey(grey, GREY_SIDE))
+        shrink = resize_nearly if is_approximate and decoded.format == JPEG else resize_grey
+        small.append(shrink(grey, GREY_SIDE))
         columns["sha256"].append(hashlib.sha256(data).hexdigest())
         columns["width"].append(decoded.width)
         columns["height"].append(decoded.height)

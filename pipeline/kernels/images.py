@@ -125,6 +125,8 @@ def decode_image(
 
 def to_grey(image: Image.Image) -> Image.Image:
     """Pillow's luma (ITU-R 601, alpha ignored), as imagehash asks for it."""
+    if image.mode != "P":
+        return image.convert("L")
     with warnings.catch_warnings():
         # A palette with transparent entries: the advice to go through RGBA does not concern luma.
         warnings.simplefilter("ignore")

@@ -74,6 +74,17 @@ def resize_grey(
     return np.array(image) if image is grey else image
 
 
+def resize_nearly(grey: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """``resize_grey`` by LANCZOS without the rounding between the passes: 1 or 2 levels off at times.
+
+    Two products, a third of the time for small pictures; for what is approximate already.
+    """
+    height, width = grey.shape
+    found = _dense_weights(height, size).T @ (grey.astype(np.float32) @ _dense_weights(width, size))
+    np.rint(found, out=found)
+    return np.clip(found, 0, 255, out=found).astype(np.uint8)
+
+
 def grey_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """Pixels of a picture of mode "L", uint8 (height, width), read-only: Pillow's own memory.
 
@@ -106,6 +117,17 @@ def lanczos_weights(length: int, size: int) -> Weights:
             block[at : at + inside, band + column] = lower[row, :inside]
         bands.append((low, high, block))
     return Weights(band, tuple(bands))
+
+
+@lru_cache(maxsize=1024)
+def _dense_weights(length: int, size: int) -> NDArray[np.float32]:
+    """float32 (length, size)."""
+    first, fixed = _fixed_weights(length, size)
+    dense = np.zeros((length, size), np.float32)
+    for column in range(size):
+        stop = min(length, int(first[column]) + fixed.shape[1])
+        dense[first[column] : stop, column] = fixed[column, : stop - first[column]]
+    return dense / np.float32(1 << _ONE_BITS)
 
 
 def _box_axis(image: NDArray[np.uint8], size: int, axis: int) -> NDArray[np.uint8]:

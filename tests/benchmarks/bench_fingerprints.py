@@ -30,7 +30,7 @@ from pipeline.kernels.fingerprints import (
     phash_grey,
 )
 from pipeline.kernels.images import DecodedImage, ImageLimits, decode_image
-from pipeline.kernels.resample import grey_pixels, resize_grey
+from pipeline.kernels.resample import grey_pixels, resize_grey, resize_nearly
 
 NUM_PICTURES = {"full": 1000, "small": 60}
 ROUNDS = {"full": 3, "small": 2}
@@ -122,7 +122,8 @@ def hashes_of(part: Sequence[bytes], luma_side: int) -> NDArray[np.uint64]:
     for data in part:
         decoded = decode_image(data, LIMITS, grey=True, luma_side=luma_side)
         assert isinstance(decoded, DecodedImage), decoded
-        grey.append(resize_grey(grey_pixels(decoded.image), GREY_SIDE))
+        shrink = resize_nearly if luma_side else resize_grey
+        grey.append(shrink(grey_pixels(decoded.image), GREY_SIDE))
     return phash_grey(np.stack(grey))[0]
 
 
