@@ -75,9 +75,10 @@ def resize_grey(
 
 
 def resize_nearly(grey: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """``resize_grey`` by LANCZOS without the rounding between the passes: 1 or 2 levels off at times.
+    """``resize_grey`` by LANCZOS without the rounding between the passes: some levels differ by 1.
 
-    Two products, a third of the time for small pictures; for what is approximate already.
+    Two products, a third of the time for small pictures; for what is approximate already. Next to
+    black and white more may differ, for the exact passes cut what rings beyond.
     """
     height, width = grey.shape
     found = _dense_weights(height, size).T @ (grey.astype(np.float32) @ _dense_weights(width, size))
