@@ -75,7 +75,7 @@ def resize_grey(
 
 
 def resize_nearly(grey: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """``resize_grey`` by LANCZOS without the rounding between the passes: some levels differ by 1.
+    """``resize_grey`` by LANCZOS without the rounding between the passes: 1 or 2 levels off.
 
     Two products, a third of the time for small pictures; for what is approximate already. Next to
     black and white more may differ, for the exact passes cut what rings beyond.
