@@ -151,13 +151,11 @@ def test_both_halves_of_the_sums_are_exact(length, kind):
 
 @pytest.mark.parametrize(("height", "width"), [(33, 175), (160, 160), (20, 300)])
 def test_resizing_nearly_is_two_grey_levels_off_at_most(height, width):
-    smooth = np.add.outer(np.arange(height) * 2, np.arange(width)) % 256
+    smooth = 30 + 190 * np.hypot.outer(np.linspace(0, 0.7, height), np.linspace(0, 0.7, width))
     noise = np.random.default_rng(5).integers(64, 192, (height, width))
     for grey in (smooth.astype(np.uint8), noise.astype(np.uint8)):
         found, exact = resize_nearly(grey, 32).astype(int), resize_grey(grey, 32).astype(int)
-        # Ringing beyond black and white is cut between the passes by the exact one alone.
-        inside = (exact > 8) & (exact < 247)
-        assert np.abs(found - exact)[inside].max() <= 2
+        assert np.abs(found - exact).max() <= 2
         assert (found == exact).mean() > 0.6
 
 
