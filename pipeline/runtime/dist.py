@@ -29,6 +29,7 @@ DATA_SUFFIXES = (
     ".yaml",
     ".csv",
     ".json",
+    ".jsonl",
     ".parquet",
     ".properties",
     ".txt",
