@@ -32,6 +32,7 @@ from pipeline.demo.planted_world import PlantedWorld
 from pipeline.files.storage import Storage
 from pipeline.runtime.catalog import Catalog, open_catalog
 from pipeline.runtime.manifest import TableManifest
+from schemas import ALL
 
 
 def world_config(
@@ -132,7 +133,7 @@ def corrupt_scores(catalog: Catalog, world: PlantedWorld) -> Scores:
     )
     found: Counter[tuple[str, str, str]] = Counter()
     for name in catalog.tables:
-        if name.startswith("rejected_"):
+        if name.startswith("rejected_") and "row_key" in ALL[name].column_names:
             table = name.removeprefix("rejected_")
             rows = catalog.read(name, ["row_key", "reason"]).to_pylist()
             found.update((table, r["row_key"], r["reason"]) for r in rows)

@@ -23,7 +23,10 @@ NUM_FILES = int(os.environ.get("FAULT_BLANKS", "100000"))
 NUM_VECTORS = NUM_FILES // 5
 WIDTH = 128
 """Floats of an embedding."""
-PARAMS = NearDuplicateParams(num_probes=3, min_cosine=0.96, max_hamming=4)
+PARAMS = NearDuplicateParams(
+    num_probes=3, min_cosine=0.96, max_hamming=4, verify={"enabled": False}
+)
+"""Verification collapses equal files before anything else; the thresholds' own search does not."""
 
 
 class Peak:
@@ -64,6 +67,11 @@ class Scratch:
     def count(self, df):
         return df.count()
 
+    def scan(self, df, columns, fn, ddl, places=None, among=None):
+        if among is not None:
+            df = df.join(among.select(columns[0]), on=columns[0], how="left_semi")
+        return df.select(*columns).mapInArrow(fn, ddl)
+
 
 def prints(spark, count, sha256, is_flat):
     """`image_fingerprints` of equal pictures; ``sha256`` is an expression of the row's number."""
@@ -100,11 +108,10 @@ def kept_images(spark, folder, images, vectors):
     centroids = cells(np.eye(WIDTH, dtype=np.float32)[:8])
     with Peak() as peak:
         found = find_near_duplicates(images, vectors, centroids, PARAMS, context)
-        pairs = context.materialise(found["near_duplicate_pairs"])
+        pairs = context.materialise(found["near_duplicate_candidates"])
         labels = frame(spark, "image_labels", [])
-        groups = group_near_duplicates(pairs, images, vectors, labels, None, None, PARAMS, context)[
-            "duplicate_groups"
-        ]
+        given = (pairs, images, vectors, labels, None, None, None)
+        groups = group_near_duplicates(*given, PARAMS, context)["duplicate_groups"]
         groups = context.materialise(groups)
     by_tier = {row["tier"]: row["count"] for row in pairs.groupBy("tier").count().collect()}
     tiers = {row["tier"]: row["count"] for row in groups.groupBy("tier").count().collect()}
