@@ -46,6 +46,11 @@ class ObjectStore:
         self._moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._moto.start()
         self._upstream = self._moto.get_host_and_port()
+        # Buckets live in this process: those of an earlier server would still be there.
+        reset_all = http.client.HTTPConnection(*self._upstream, timeout=60)
+        with contextlib.closing(reset_all):
+            reset_all.request("POST", "/moto-api/reset")
+            reset_all.getresponse().read()
         self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._proxy.daemon_threads = True
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()

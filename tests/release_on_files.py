@@ -36,6 +36,12 @@ def images(rows, folder=None):
     return found
 
 
+def samples_of(files):
+    """Those of a release's files that tell nothing of the configuration it was made with."""
+    plain = ("label_map.json", "statistics.json", "LICENCES.md")
+    return {n: data for n, data in files.items() if n in plain or n.startswith("shards/")}
+
+
 def files_of(release):
     """Name -> content of what the manifest names, and of the manifest."""
     manifest = release.read_json("manifest.json")

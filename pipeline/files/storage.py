@@ -69,11 +69,8 @@ class Storage:
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """``size`` bytes of a file from ``offset`` on."""
         if self.is_local:  # a third of the time that fsspec takes
-            handle = os.open(self.path(name), os.O_RDONLY)
-            try:
-                return os.pread(handle, size, offset)
-            finally:
-                os.close(handle)
+            with Path(self.path(name)).open("rb", buffering=0) as handle:
+                return os.pread(handle.fileno(), size, offset)
         return cast(bytes, self.fs.cat_file(self.path(name), start=offset, end=offset + size))
 
     def open_read(self, name: str, block_bytes: int | None = None) -> IO[bytes]:

@@ -9,7 +9,7 @@ import threading
 import pyarrow as pa
 import pytest
 from given import run_stage
-from release_on_files import NUM_SHARDS, PER_SHARD, files_of, images, pictures
+from release_on_files import NUM_SHARDS, PER_SHARD, files_of, images, pictures, samples_of
 from upstream_given import publish_upstream, upstream, with_places
 
 from pipeline.files.fetch import FetchPolicy
@@ -85,13 +85,14 @@ def script(folder, body):
 
 
 def check(root, undisturbed):
-    assert files_of(release_storage(str(root))) == undisturbed
+    assert samples_of(files_of(release_storage(str(root)))) == samples_of(undisturbed)
     files = [p.relative_to(root) for p in (root / "release").rglob("*") if p.is_file()]
     assert [p for p in files if p.name.startswith(".") or "_scratch" in p.parts] == []
     shards = [p.name for p in files if p.suffix == ".tar"]
     assert len(shards) == NUM_SHARDS
 
 
+@pytest.mark.skipif("FAULT_TWINS" not in os.environ, reason="half a minute: make test-faults")
 def test_tasks_that_fail_and_die_after_writing_are_tried_again(
     given, undisturbed, tmp_path, repository
 ):
@@ -115,6 +116,7 @@ def test_tasks_that_fail_and_die_after_writing_are_tried_again(
 def test_a_slow_try_and_its_twin_write_the_same(given, undisturbed, tmp_path, late):
     """What speculation does: the twin ends while the first try is in the middle of a shard."""
     storage = open_storage(str(tmp_path))
+    given = with_places(tmp_path, given)
     task = ShardTask(storage, "r", FetchPolicy(threads=1))
     reached, go_on, first = threading.Event(), threading.Event(), []
 
@@ -156,9 +158,7 @@ def fail():
 
 def batches(given):
     """The rows of all shards, as a task gets them."""
-    known = {row["image_id"]: row for row in given[IMAGES]}
-    rows = [row | known[row["image_id"]] for row in given[SHARD_ASSIGNMENTS]]
-    for row in sorted(rows, key=lambda r: (r["shard_id"], r["position"])):
+    for row in sorted(given[SHARD_ASSIGNMENTS], key=lambda r: (r["shard_id"], r["position"])):
         yield pa.RecordBatch.from_pylist([{n: row[n] for n in PlannedSample._fields}])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from release_given import content, image_id, row, schema
+from release_given import IMAGES_FILE, content, image_id, row, schema
 
 from pipeline.files import sink as sink_module
 from pipeline.files.fetch import FetchPolicy
@@ -46,12 +46,17 @@ def without_sync():
         yield
 
 
-def batches():
-    """Images of up to 100 KB, so that a shard is flushed several times."""
+def batches(folder):
+    """Images of up to 100 KB, so that a shard is flushed several times; they stand in a file."""
     rows = [
         row(i, 0, i, NUM_SHARDS, lambda n: content(n) * 150, "jpeg")
         for i in range(NUM_SHARDS * PER_SHARD)
     ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / IMAGES_FILE).open("wb") as stored:
+        for i, planned in enumerate(rows):
+            planned["offset"] = stored.tell()
+            stored.write(content(i) * 150)
     rows.sort(key=lambda r: (r["shard_id"], r["position"]))
     assert rows[0]["image_id"] == image_id(0)
     return [pa.RecordBatch.from_pylist(rows, schema())]
@@ -59,11 +64,15 @@ def batches():
 
 def write(folder):
     task = ShardTask(open_storage(str(folder)), "r", FetchPolicy(threads=1))
-    return list(task.write(batches(), LABELS))
+    return list(task.write(batches(folder), LABELS))
 
 
 def files(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != IMAGES_FILE
+    }
 
 
 @pytest.fixture(scope="module")
