@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NUM_KILLS = int(os.environ.get("FAULT_KILLS", "2"))
+NUM_KILLS = int(os.environ.get("FAULT_KILLS", "1"))
 SEED = int(os.environ.get("FAULT_SEED", "0"))
 NUM_IMAGES = 600
 VICTIMS = ("driver", "jvm", "worker", "everything")
