@@ -1,7 +1,7 @@
 """SIGKILL at seeded random moments of the chain: nothing half-made shows, a rerun gives the bytes.
 
 A root is run, killed, looked at and run again until it is done; the release must then equal that of
-a run that nobody disturbed. `make test-faults` takes 50 moments, the tests a handful.
+a run that nobody disturbed. `make test-faults` takes 50 moments, the tests one.
 """
 
 from __future__ import annotations
