@@ -83,8 +83,10 @@ def semantic_pairs(
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         centroids = to_matrix(one_array(cells.read()["centroid"]))
         for block in in_blocks(batches, _BLOCK_ROWS):
-            for rows in _cells_of(block, centroids, params.num_probes):
-                yield pack(rows, rows.column("cell").to_numpy() % num_tasks)
+            for start in range(0, block.num_rows, _BLOCK_ROWS):  # a batch may be larger
+                part = block.slice(start, _BLOCK_ROWS)
+                for rows in _cells_of(part, centroids, params.num_probes):
+                    yield pack(rows, rows.column("cell").to_numpy() % num_tasks)
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _, blocks in groupby(unpack(batches), key=lambda block: block[0]):
