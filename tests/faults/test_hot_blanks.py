@@ -1,7 +1,8 @@
 """One picture, again and again: the search and the groups stay linear and keep one image.
 
-`make test-faults` takes a million files and 200,000 embeddings; the tests a few per cent. Not the time is
-tested, which other processes share, but what it follows from: pairs, rows and memory of the tasks.
+`make test-faults` takes a million files and 200,000 embeddings; the tests a few per cent. Not the
+time is tested, which other processes share, but what it follows from: pairs, rows and memory of
+the tasks.
 """
 
 import os
