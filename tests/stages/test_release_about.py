@@ -43,7 +43,8 @@ def header_of(storage):
 
 
 def issues(path):
-    mlcroissant = pytest.importorskip("mlcroissant")
+    import mlcroissant
+
     found = mlcroissant.Dataset(path).metadata.ctx.issues
     return found.errors, found.warnings
 

@@ -72,7 +72,8 @@ def height_of(raw):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("which", ["release", "mixed_release"])
 def test_webdataset(request, which, workers):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     storage = request.getfixturevalue(which)
     samples = webdataset.WebDataset(shards_of(storage), shardshuffle=False).decode("pil")
     samples = samples.to_tuple("__key__", "jpg;png;webp", "txt", "json")
@@ -98,7 +99,8 @@ def agree(rows, storage):
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("which", ["release", "mixed_release"])
 def test_datasets_by_the_card(request, tmp_path, which, streaming):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     storage = request.getfixturevalue(which)
     rows = datasets.load_dataset(
         storage.root, split="train", streaming=streaming, cache_dir=str(tmp_path)
@@ -120,7 +122,8 @@ def features(datasets, suffixes):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_datasets_by_files(release, tmp_path, streaming):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     rows = datasets.load_dataset(
         "webdataset", data_files=shards_of(release), features=features(datasets, ["jpg"]),
         split="train", streaming=streaming, cache_dir=str(tmp_path),
@@ -130,7 +133,8 @@ def test_datasets_by_files(release, tmp_path, streaming):
 
 def test_datasets_guesses_no_other_columns_than_the_card_names(release, tmp_path):
     """Without card and features: the guess is ours where five samples show every field."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     rows = datasets.load_dataset(
         "webdataset", data_files=shards_of(release), split="train", streaming=True,
         cache_dir=str(tmp_path),
@@ -146,8 +150,9 @@ def test_datasets_guesses_no_other_columns_than_the_card_names(release, tmp_path
 def test_open_clip(request, which, is_train):
     if is_train and Version(importlib.metadata.version("webdataset")) > Version("0.2.86"):
         pytest.skip("open_clip 3.3 trains with webdataset <= 0.2.86 only (its issue 935)")
-    data = pytest.importorskip("open_clip_train.data")
-    open_clip = pytest.importorskip("open_clip")
+    import open_clip
+    import open_clip_train.data as data
+
     storage = request.getfixturevalue(which)
     expected = planned(storage)
     shards = shards_of(storage)
@@ -197,7 +202,8 @@ def test_the_bundled_trainer(request, which):
 
 
 def test_mlcroissant(release):
-    mlcroissant = pytest.importorskip("mlcroissant")
+    import mlcroissant
+
     dataset = mlcroissant.Dataset(release.path("croissant.json"))
     labels = list(dataset.records("labels"))
     assert [row["labels/label_id"] for row in labels] == [0, 1, 2]
