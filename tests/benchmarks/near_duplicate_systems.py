@@ -212,6 +212,7 @@ def _session(scratch: str) -> Any:
     spark = open_session("near_duplicates", settings, f"{scratch}/spark")
 
     def same(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # Workers have these imports behind them when the clock starts.
         import pipeline.stages.hash_pairs
         import pipeline.stages.near_pairs  # noqa: F401
 

@@ -155,6 +155,7 @@ def _session(out: str) -> Any:
     spark = open_session("shards", settings, f"{out}/spark")
 
     def same(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # Workers have these imports behind them when the clock starts.
         import webdataset  # noqa: F401
 
         import pipeline.stages.write_release  # noqa: F401
