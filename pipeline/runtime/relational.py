@@ -6,6 +6,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +33,14 @@ SCRATCH = "_scratch"
 """Folder of a version with what a stage materialises, one folder a process in it."""
 
 
+class InputFiles(NamedTuple):
+    """An input table as a frame, its files with rows below the root, and how many rows it has."""
+
+    frame: DataFrame
+    names: list[str]
+    num_rows: int
+
+
 class RelationalContext:
     """What a stage may ask while it builds its plan; see ``StageContext``."""
 
@@ -40,13 +49,13 @@ class RelationalContext:
         spark: SparkSession,
         storage: Storage,
         folder: str,
-        inputs: Iterable[tuple[DataFrame, list[str]]] = (),
+        inputs: Iterable[InputFiles] = (),
     ) -> None:
         """Args:
         spark: session.
         storage: root.
         folder: of the stage's version.
-        inputs: input tables as frames, each with its files below the root.
+        inputs: input tables.
         """
         self._spark = spark
         self.storage, self.folder = storage, folder
@@ -66,8 +75,9 @@ class RelationalContext:
         return self._spark.read.schema(df.schema).parquet(path)
 
     def count(self, df: DataFrame) -> int:
-        """Rows of a materialised frame."""
-        return df.count()
+        """Rows of a frame: an input's are known, a materialised one's are read from its footers."""
+        known = self._input(df)
+        return df.count() if known is None else known.num_rows
 
     def scan(
         self,
@@ -111,7 +121,11 @@ class RelationalContext:
 
     def _files(self, df: DataFrame) -> list[str] | None:
         """Files of an input table below the root; None for any other frame."""
-        return next((names for frame, names in self._inputs if frame is df), None)
+        known = self._input(df)
+        return None if known is None else known.names
+
+    def _input(self, df: DataFrame) -> InputFiles | None:
+        return next((given for given in self._inputs if given.frame is df), None)
 
     def clear(self) -> None:
         """Remove the scratch folder."""
@@ -194,7 +208,7 @@ def run_relational(
         ValueError: the function returned other tables than it declares.
     """
     read = [
-        (given, _file_names(manifest))
+        InputFiles(given, _file_names(manifest), manifest.num_rows)
         for name, manifest in manifests.items()
         if manifest is not None and isinstance(given := inputs[name], DataFrame)
     ]

@@ -196,11 +196,13 @@ def faiss_ivf(
 
 def _context(spark: Any, table: str, scratch: str, frame: Any) -> Any:
     from pipeline.files.storage import open_storage
-    from pipeline.runtime.relational import RelationalContext
+    from pipeline.runtime.relational import InputFiles, RelationalContext
 
     root = open_storage(str(Path(table).parent))
     names = [f"{Path(table).name}/{file.name}" for file in sorted(Path(table).iterdir())]
-    return RelationalContext(spark, root, Path(scratch).name, [(frame, names)])
+    # A stage knows the rows of its inputs from their manifests.
+    given = InputFiles(frame, names, pads.dataset(table).count_rows())
+    return RelationalContext(spark, root, Path(scratch).name, [given])
 
 
 def _session(scratch: str) -> Any:

@@ -28,48 +28,67 @@ CORES = 2
 SHUFFLE_PARTITIONS = 10
 
 
-def ours(world: World, out: str) -> tuple[float, dict[str, str]]:
+def ours(world: World, warm: World, out: str) -> tuple[float, dict[str, str]]:
     """`write_release` under Spark; returns the sha256 of each shard."""
-    from pipeline.config.dataset import WriteReleaseParams
-    from pipeline.runtime.relational import RelationalContext
-    from pipeline.stages.write_release import write_release
-
     spark = _session(out)
+    _release(spark, warm)
+    started = time.perf_counter()
+    digests = _release(spark, world)
+    seconds = time.perf_counter() - started
+    spark.stop()
+    return seconds, digests
+
+
+def _release(spark: Any, world: World) -> dict[str, str]:
+    from pipeline.config.dataset import WriteReleaseParams
+    from pipeline.runtime.relational import InputFiles, RelationalContext
+    from pipeline.stages.write_release import write_release
+    from schemas.dataset import SHARD_ASSIGNMENTS
+
     root = open_storage(world.root)
-    assignments = spark.read.parquet(f"file://{world.folder('shard_assignments')}")
+    path = f"file://{world.folder('shard_assignments')}"
+    assignments = spark.read.schema(SHARD_ASSIGNMENTS.ddl).parquet(path)
     folder = f"release-{os.getpid()}"
     files = sorted(Path(world.folder("shard_assignments")).iterdir())
     names = [f"shard_assignments/{file.name}" for file in files]
-    ctx = RelationalContext(spark, root, folder, [(assignments, names)])
-    started = time.perf_counter()
+    given = InputFiles(assignments, names, world.num_images)
+    ctx = RelationalContext(spark, root, folder, [given])
     tables = write_release(assignments, _label_map(), WriteReleaseParams(), ctx)
-    rows = tables["written_shards"].collect()
-    seconds = time.perf_counter() - started
-    spark.stop()
-    root.remove(folder)
-    return seconds, {row["name"]: row["sha256"] for row in rows}
+    return {row["name"]: row["sha256"] for row in tables["written_shards"].collect()}
 
 
-def same_writer_no_spark(world: World, out: str) -> tuple[float, dict[str, str]]:
+def same_writer_no_spark(world: World, warm: World, out: str) -> tuple[float, dict[str, str]]:
     """The writing task alone, in two processes, over the same files of planned samples."""
-    Path(out).mkdir()
-    folder = f"plain-{os.getpid()}"
+    del out
     # Processes take a shard when they are free, as Spark's do.
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         pool.map(_nothing, range(CORES), chunksize=1)
+        _written(pool, warm)
         started = time.perf_counter()
-        files = sorted(map(str, Path(world.folder("shard_assignments")).iterdir()))
-        work = [(world, folder, file) for file in files]
-        records = list(chain.from_iterable(pool.starmap(_write_shards, work, chunksize=1)))
+        digests = _written(pool, world)
         seconds = time.perf_counter() - started
-    shutil.rmtree(f"{world.root}/{folder}")
-    return seconds, {record["name"]: record["sha256"] for record in records}
+    return seconds, digests
 
 
-def webdataset_in_spark(world: World, out: str) -> tuple[float, int]:
+def _written(pool: Any, world: World) -> dict[str, str]:
+    files = sorted(map(str, Path(world.folder("shard_assignments")).iterdir()))
+    work = [(world, f"plain-{os.getpid()}", file) for file in files]
+    records = chain.from_iterable(pool.starmap(_write_shards, work, chunksize=1))
+    return {record["name"]: record["sha256"] for record in records}
+
+
+def webdataset_in_spark(world: World, warm: World, out: str) -> tuple[float, int]:
     """webdataset's TarWriter inside foreachPartition; returns the samples written."""
     spark = _session(out)
-    target = f"{out}/shards"
+    _webdataset(spark, warm, f"{out}/warm_shards")
+    started = time.perf_counter()
+    _webdataset(spark, world, f"{out}/shards")
+    seconds = time.perf_counter() - started
+    spark.stop()
+    return seconds, _num_samples(f"{out}/shards")
+
+
+def _webdataset(spark: Any, world: World, target: str) -> None:
     Path(target).mkdir()
 
     def write(rows: Iterable[Any]) -> None:
@@ -83,16 +102,13 @@ def webdataset_in_spark(world: World, out: str) -> tuple[float, int]:
                 members = {name: bytes(row[name]) for name in ("jpg", "txt", "json")}
                 sink.write({"__key__": row.key, **members})
 
-    started = time.perf_counter()
     spark.read.parquet(f"file://{world.folder('members')}").foreachPartition(write)
     _sync(target)
-    seconds = time.perf_counter() - started
-    spark.stop()
-    return seconds, _num_samples(target)
 
 
-def raw_copy(world: World, out: str) -> tuple[float, int]:
+def raw_copy(world: World, warm: World, out: str) -> tuple[float, int]:
     """Bytes of the images' files copied in two processes."""
+    del warm  # a copy has nothing to warm
     Path(out).mkdir()
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         pool.map(_nothing, range(CORES), chunksize=1)
