@@ -15,6 +15,8 @@ SUBMIT ?= $(PY)
 # make bench: which benchmark (none lists them), and full or a smoke run.
 BENCH ?=
 SIZE ?= full
+# Processes of `make test`, each with a Spark session of its own (3 GB).
+TEST_PROCESSES ?= 2
 # Interpreter that .venv is made from: the first of these that is 3.11 or newer.
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 # Room that a run takes, and what the packages take on top when .venv is made (torch brings CUDA).
@@ -76,7 +78,7 @@ tables: env ## schemas/TABLES.md from the contracts
 	@$(PY) jobs/describe_tables.py $(ARGS)
 
 test: env ## all tests
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-faults: env ## kills, failing stores and disks, twins, hostile files, a million blanks; the release must come out the same
 	@FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_STORES=$${FAULT_STORES:-10} FAULT_TWINS=$${FAULT_TWINS:-5} \

@@ -18,11 +18,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+SHARED = ("tests/e2e", "tests/faults")
+"""Folders whose tests share what is long in the making: one process of `pytest -n` runs all of one.
+They begin first, so that none runs alone at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs Spark, so that `-m "not spark"` needs no Java."""
+    """Mark what needs Spark, so that `-m "not spark"` needs no Java; tell what goes together."""
     for item in items:
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: _group(item) not in SHARED)
+
+
+def _group(item: pytest.Item) -> str:
+    file = item.path.relative_to(REPOSITORY).as_posix()
+    return next((folder for folder in SHARED if file.startswith(folder)), file)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +45,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
     scratch = tmp_path_factory.mktemp("spark")
     settings = RuntimeParams(
-        cores=2, driver_memory="2g", num_buckets=2, shuffle_partitions=4, arrow_batch_rows=1000
+        cores=2,
+        driver_memory="2g",
+        java_options="-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
+        num_buckets=2,
+        shuffle_partitions=4,
+        arrow_batch_rows=1000,
     )
     session = open_session("tests", settings, scratch)
     # Workers find the literal rows that test modules import.

@@ -62,7 +62,11 @@ def open_session(
     options = session_options(app_name, settings, master, scratch)
     with contextlib.ExitStack() as stack:
         if not is_submitted and not os.environ.get("PIPELINE_DEBUG"):
-            options["spark.driver.extraJavaOptions"] = stack.enter_context(_quiet_java())
+            java = [
+                options.get("spark.driver.extraJavaOptions", ""),
+                stack.enter_context(_quiet_java()),
+            ]
+            options["spark.driver.extraJavaOptions"] = " ".join(filter(None, java))
             options["spark.log.level"] = "ERROR"
         if is_local(master):
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -119,6 +123,7 @@ def session_options(
         options |= {
             "spark.ui.enabled": "false",
             "spark.driver.memory": settings.driver_memory,
+            "spark.driver.extraJavaOptions": settings.java_options,
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
         }

@@ -44,6 +44,10 @@ def test_session_is_the_one_that_was_asked_for(spark: SparkSession) -> None:
     assert spark.conf.get("spark.sql.shuffle.partitions") == "4"
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
     assert spark.sparkContext.uiWebUrl is None
+    java = spark.sparkContext.getConf().get("spark.driver.extraJavaOptions")
+    assert java is not None
+    assert "-XX:+UseParallelGC" in java
+    assert "log4j2.configurationFile" in java, "one option must not displace the other"
 
 
 def test_a_second_opening_gives_the_same_session(spark: SparkSession) -> None:
