@@ -1,7 +1,8 @@
-"""Pairs of perceptual hashes within a radius, by two packed shuffles (SPEC N2, N3).
+"""Pairs of perceptual hashes within a radius, by three packed shuffles (SPEC N2, N3).
 
 First the hashes alone: each goes once a table to the task where all hashes of its key meet, and
-pairs of hashes come out. Then the names: images and pairs go to the task of their hash.
+pairs of hashes come out. Then the names: images and pairs go to the task of their hash. Last the
+pairs alone, whose ends were named by different tasks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipeline.kernels.block_keys import TablePlan, plan_tables, table_routes
 from pipeline.kernels.collapse import split_firsts
 from pipeline.kernels.hamming import near_hashes
 from pipeline.kernels.hashing import hash_ints
+from pipeline.stages.near_pairs import ordered_pair
 from pipeline.stages.packed import PACKED_DDL, in_blocks, pack, shuffle_packed, unpack
 from pipeline.stages.stage import ArrowMap, StageContext
 
@@ -35,16 +37,11 @@ _NAME_SHARE = 4
 """Tasks that name hashes for one that compares them: a name has four times a hash's bytes."""
 _NAME, _PAIR, _COPY = 0, 1, 2
 """Kinds of blocks of the second shuffle, in the order in which a task needs them."""
-_NAMED_DDL = "low bigint, high bigint, distance float, one string, two string"
-_NAMED = pa.schema(
-    [
-        ("low", pa.int64()),
-        ("high", pa.int64()),
-        ("distance", pa.float32()),
-        ("one", pa.string()),
-        ("two", pa.string()),
-    ]
-)
+_LOW, _HIGH, _STAR = 0, 1, 2
+"""Kinds of blocks of the third: pairs with the name of one end, and whole pairs."""
+_HALF = ["low", "high", "distance", "name"]
+_WHOLE_DDL = "one string, two string, distance float"
+_WHOLE = pa.schema([("one", pa.string()), ("two", pa.string()), ("distance", pa.float32())])
 
 
 def perceptual_pairs(
@@ -55,8 +52,9 @@ def perceptual_pairs(
     Images of one hash are a star around the smallest image_id, which also stands for them in the
     pairs with other hashes. Flat images match nothing.
 
-    Cost: (images) x (tables) x 8 bytes shuffled, then image_id and hash once. A task holds about
-    ``task_rows`` rows, however many images share a hash: a million copies of one are streamed.
+    Cost: (images) x (tables) x 8 bytes shuffled, then image_id and hash once, then the pairs. A
+    task holds about ``task_rows`` rows, or the pairs of as many, however many images share a hash:
+    a million copies of one are streamed.
 
     Args:
         fingerprints: image_id, phash, is_flat.
@@ -79,17 +77,9 @@ def perceptual_pairs(
             _search(plan, num_routes, name_routes), PACKED_DDL
         )
         blocks = blocks.unionByName(found)
-    named = shuffle_packed(blocks, name_routes).mapInArrow(_name, _NAMED_DDL)
-    # Both ends of a pair were named by different tasks; a star's rows have both already.
-    is_copy = F.when(F.col("low") == F.col("high"), F.col("two"))
-    ends = ("one", "two", "distance")
-    whole = named.groupBy("low", "high", is_copy).agg(*(F.max(name).alias(name) for name in ends))
-    return whole.select(
-        F.least("one", "two").alias("image_id_a"),
-        F.greatest("one", "two").alias("image_id_b"),
-        F.lit("perceptual").alias("tier"),
-        "distance",
-    )
+    named = shuffle_packed(blocks, name_routes).mapInArrow(_name(num_routes), PACKED_DDL)
+    whole = shuffle_packed(named, num_routes).mapInArrow(_join_ends, _WHOLE_DDL)
+    return ordered_pair(whole, F.lit("perceptual"))
 
 
 def _pack_hashes(plan: TablePlan, num_routes: int) -> ArrowMap:
@@ -157,47 +147,75 @@ class _Names(NamedTuple):
         return self.ids.take(pa.array(np.searchsorted(self.hashes, hashes)))
 
 
-def _name(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Pairs with the end that this route knows, and stars: columns of ``_NAMED``."""
-    for _, of_route in groupby(unpack(batches), key=lambda block: block[0]):
-        names: _Names | None = None
-        for kind, blocks in groupby(of_route, key=lambda block: block[1]):
-            tables = (rows for _, _, rows in blocks)
-            if kind == _NAME:
-                rows = pa.concat_tables(tables).combine_chunks()
-                hashes, ids = _unsigned(rows["phash"]), rows["image_id"].combine_chunks()
-                split = split_firsts(hashes, ids)
-                names = _Names(hashes[split.firsts], ids.take(pa.array(split.firsts)))
-                yield from _star(names, rows.take(pa.array(split.others)))
-                continue
-            assert names is not None  # every hash has a first image in some block
-            for rows in tables:
-                yield from _half_pairs(names, rows) if kind == _PAIR else _star(names, rows)
+def _name(num_routes: int) -> ArrowMap:
+    """Pairs with the name of that end which a route knows, and stars, packed."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _, of_route in groupby(unpack(batches), key=lambda block: block[0]):
+            names: _Names | None = None
+            for kind, blocks in groupby(of_route, key=lambda block: block[1]):
+                tables = (rows for _, _, rows in blocks)
+                if kind == _NAME:
+                    rows = pa.concat_tables(tables).combine_chunks()
+                    hashes, ids = _unsigned(rows["phash"]), rows["image_id"].combine_chunks()
+                    split = split_firsts(hashes, ids)
+                    names = _Names(hashes[split.firsts], ids.take(pa.array(split.firsts)))
+                    yield from _star(names, rows.take(pa.array(split.others)), num_routes)
+                    continue
+                assert names is not None  # every hash has a first image in some block
+                give = _half_pairs if kind == _PAIR else _star
+                for rows in tables:
+                    yield from give(names, rows, num_routes)
+
+    return run
 
 
-def _half_pairs(names: _Names, rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Pairs with the name of their low end, or of their high one."""
+def _half_pairs(names: _Names, rows: pa.Table, num_routes: int) -> Iterator[pa.RecordBatch]:
+    """Pairs with the name of their low end, or of their high one, to where both meet."""
     is_high = rows["is_high"].to_numpy()
-    none = pa.nulls(len(rows), pa.string())
-    for which, side in ((~is_high, "low"), (is_high, "high")):
+    for kind, which, side in ((_LOW, ~is_high, "low"), (_HIGH, is_high, "high")):
         if which.any():
-            part = rows.filter(pa.array(which))
-            ids = names.of(_unsigned(part[side]))
-            ends = (ids, none[: len(ids)]) if side == "low" else (none[: len(ids)], ids)
-            columns = [part["low"], part["high"], part["distance"].cast(pa.float32()), *ends]
-            yield from pa.table(columns, schema=_NAMED).to_batches()
+            part = rows.filter(pa.array(which)).combine_chunks()
+            low, high = (_unsigned(part[name]) for name in ("low", "high"))
+            columns = [part[name].combine_chunks() for name in ("low", "high", "distance")]
+            half = pa.RecordBatch.from_arrays([*columns, names.of(_unsigned(part[side]))], _HALF)
+            yield pack(half, _name_routes(low ^ high, num_routes), kind=kind)
 
 
-def _star(names: _Names, rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Each row linked to the first image of its hash."""
+def _star(names: _Names, rows: pa.Table, num_routes: int) -> Iterator[pa.RecordBatch]:
+    """Each row linked to the first image of its hash; any task may pass it on."""
     if len(rows):
-        phash = rows["phash"]
-        first = names.of(_unsigned(phash))
+        first = names.of(_unsigned(rows["phash"]))
         # A copy is the first of its own block, not of all: it comes out as a name and a star.
         zero = pa.array(np.zeros(len(rows), np.float32))
-        yield from pa.table(
-            [phash, phash, zero, first, rows["image_id"]], schema=_NAMED
-        ).to_batches()
+        whole = pa.table([first, rows["image_id"], zero], schema=_WHOLE).combine_chunks()
+        for batch in whole.to_batches():
+            yield pack(batch, np.arange(batch.num_rows) % num_routes, kind=_STAR)
+
+
+def _join_ends(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Whole pairs: columns of ``_WHOLE``."""
+    for _, of_route in groupby(unpack(batches), key=lambda block: block[0]):
+        halves: dict[int, pa.Table] = {}
+        for kind, blocks in groupby(of_route, key=lambda block: block[1]):
+            tables = (rows for _, _, rows in blocks)
+            if kind == _STAR:
+                for rows in tables:
+                    yield from rows.to_batches()
+            else:
+                halves[kind] = _by_pair(pa.concat_tables(tables))
+        if halves:
+            low, high = halves[_LOW], halves[_HIGH]
+            # A pair is found by one table alone, so either side has it once.
+            assert low["low"].equals(high["low"])
+            assert low["high"].equals(high["high"])
+            columns = [low["name"], high["name"], low["distance"].cast(pa.float32())]
+            yield from pa.table(columns, schema=_WHOLE).to_batches()
+
+
+def _by_pair(halves: pa.Table) -> pa.Table:
+    order = np.lexsort([halves[name].to_numpy() for name in ("high", "low")])
+    return halves.take(pa.array(order)).combine_chunks()
 
 
 def _not_flat(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
