@@ -5,8 +5,8 @@ then neighbours, and distances can be taken on the permuted values. No order of 
 along, so the sort is a plain sort of integers. A pair is reported by the first table that has it.
 
 Memory: three times the hashes given plus ``block`` rows of scratch and the pairs found. Time, one
-core: ~60 ns a hash and table, ~1.5 ns a candidate. Hashes must be distinct (``split_firsts``
-first), so a million copies of one picture are one hash here. A key shared by very many distinct
+core: ~60 ns a hash and table, ~1.5 ns a candidate. A million copies of one picture are one hash
+here (``split_firsts`` keeps their names). A key shared by very many distinct
 hashes is searched again by the bits outside the key, with its own tables, not by all pairs.
 
 Source: Manku, Jain, Das Sarma 2007; SPEC-dataset N2, N3.
@@ -77,16 +77,14 @@ def near_hashes(
     """Pairs within the radius that this table is the first to have.
 
     Args:
-        hashes: uint64 (n,), distinct: whole corpus, or any part that holds all hashes of its keys.
+        hashes: uint64 (n,): whole corpus, or any part that holds all hashes of its keys. Repeats
+            count once.
         plan: from ``plan_tables``.
         table: 0 to ``plan.num_tables`` - 1.
         block: rows compared at once.
 
     Returns:
         Pairs ordered by (low, high). The union over tables is every pair within the radius, once.
-
-    Raises:
-        ValueError: a hash occurs twice.
     """
     parts = list(_table_pairs(hashes, plan, table, block))
     one = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.uint64)])
@@ -100,13 +98,19 @@ def near_hashes(
 def near_pairs(
     hashes: NDArray[np.uint64], plan: TablePlan, table: int, *, block: int = BLOCK
 ) -> NearPairs:
-    """``near_hashes`` as positions in ``hashes``, ordered by (left, right)."""
+    """``near_hashes`` as positions in ``hashes``, ordered by (left, right).
+
+    Raises:
+        ValueError: a hash occurs twice.
+    """
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    if bool((ordered[1:] == ordered[:-1]).any()):
+        raise ValueError("hashes: a value occurs twice, expected distinct ones (collapse first)")
     found = near_hashes(hashes, plan, table, block=block)
     if not len(found.low):
         none = np.zeros(0, np.int64)
         return NearPairs(none, none, found.distance)
-    order = np.argsort(hashes)
-    ordered = hashes[order]
     one = order[np.searchsorted(ordered, found.low)]
     two = order[np.searchsorted(ordered, found.high)]
     left, right = np.minimum(one, two), np.maximum(one, two)
@@ -198,8 +202,9 @@ def _table_pairs(values: _Values, plan: TablePlan, table: int, block: int) -> It
     for begin in range(0, len(values), block):
         ordered[begin : begin + block] = permute(values[begin : begin + block], plan, table)
     ordered.sort()
-    if len(ordered) > 1 and bool((ordered[1:] == ordered[:-1]).any()):
-        raise ValueError("hashes: a value occurs twice, expected distinct ones (collapse first)")
+    repeats = ordered[1:] == ordered[:-1]
+    if repeats.any():
+        ordered = ordered[np.concatenate([[True], ~repeats])]
     if plan.radius == 0:
         return
     free = plan.width - plan.key_bits[table]

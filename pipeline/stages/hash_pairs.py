@@ -102,9 +102,7 @@ def _search(plan: TablePlan, num_routes: int, name_routes: int) -> ArrowMap:
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for route, blocks in groupby(unpack(batches), key=lambda block: block[0]):
-            parts = [_unsigned(rows["phash"]) for _, _, rows in blocks]
-            hashes = np.sort(np.concatenate(parts))
-            hashes = hashes[np.r_[True, hashes[1:] != hashes[:-1]]]
+            hashes = np.concatenate([_unsigned(rows["phash"]) for _, _, rows in blocks])
             found = near_hashes(hashes, plan, route // num_routes)
             if not len(found.low):
                 continue

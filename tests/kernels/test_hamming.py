@@ -136,9 +136,17 @@ def test_slices_by_key_give_the_same_pairs():
         np.testing.assert_array_equal(high[order], whole.high)
 
 
-def test_repeated_hashes_are_refused():
+def test_repeated_hashes_count_once_and_have_no_position():
+    hashes = random_hashes(500, seed=5, radius=3)
+    again = np.concatenate([hashes, hashes[::3], hashes[:1].repeat(2000)])
+    plan = plan_tables(1000, 3)
+    for table in range(plan.num_tables):
+        expected, got = (near_hashes(given, plan, table) for given in (hashes, again))
+        assert len(got.low)
+        for one, two in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(one, two)
     with pytest.raises(ValueError, match="occurs twice"):
-        near_hashes(np.array([5, 5], dtype=np.uint64), plan_tables(2, 1), 0)
+        near_pairs(np.array([5, 5], dtype=np.uint64), plan_tables(2, 1), 0)
 
 
 @pytest.mark.parametrize("radius", RADII)
