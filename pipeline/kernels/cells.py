@@ -21,7 +21,6 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from pipeline.kernels.vectors import row_products
 
@@ -42,43 +41,6 @@ class CosinePairs(NamedTuple):
 def num_cells_for(num_vectors: int, num_probes: int) -> int:
     """Number of cells that balances assignment and comparison: ceil(p sqrt(n / 2))."""
     return max(1, math.ceil(num_probes * math.sqrt(num_vectors / 2)))
-
-
-def train_centroids(
-    sample: NDArray[np.float32], num_cells: int, *, seed: int, num_iterations: int = 10
-) -> NDArray[np.float32]:
-    """Spherical k-means centroids.
-
-    Args:
-        sample: float32 (n, d), unit rows, in an order that follows from their ids alone (the
-            bottom-k rows by a hash of the id, sorted by it), so that the result does too.
-        num_cells: cells wanted; fewer come back if the sample is smaller.
-        seed: of the starting points.
-        num_iterations: Lloyd iterations.
-
-    Returns:
-        float32 (k, d), unit rows. One thread computes it, so that no sum changes its order.
-
-    Raises:
-        ValueError: empty sample.
-    """
-    if not len(sample):
-        raise ValueError("sample: 0 vectors, expected at least one to place cells")
-    num_cells = min(num_cells, len(sample))
-    if num_cells == len(sample):
-        return np.ascontiguousarray(sample, dtype=np.float32)
-    kmeans = faiss.Kmeans(
-        sample.shape[1],
-        num_cells,
-        niter=num_iterations,
-        seed=seed & 0x7FFFFFFF,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(sample),
-    )
-    with threadpool_limits(limits=1):
-        kmeans.train(np.ascontiguousarray(sample, dtype=np.float32))
-    return np.asarray(kmeans.centroids, dtype=np.float32)
 
 
 def assign_cells(
@@ -124,7 +86,7 @@ def cosine_pairs(
     *,
     cells: NDArray[np.int32] | None = None,
     cell: int | None = None,
-    block: int = 2048,
+    block: int = 512,
 ) -> CosinePairs:
     """All pairs of one cell with cosine >= tau.
 
@@ -134,7 +96,8 @@ def cosine_pairs(
         cells: int32 (n, p) from ``assign_cells``. With it, a pair that shares several cells is
             reported by the lowest of them only.
         cell: the cell these rows are the members of; needed with ``cells``.
-        block: rows multiplied at once; scratch is about 8 block^2 bytes.
+        block: rows multiplied at once; scratch is about 8 block^2
+            bytes. Small blocks leave out nearly half of the products, those below the diagonal.
 
     Returns:
         Pairs with left < right.
@@ -158,7 +121,7 @@ def cosine_pairs_between(
     cells_a: NDArray[np.int32] | None = None,
     cells_b: NDArray[np.int32] | None = None,
     cell: int | None = None,
-    block: int = 2048,
+    block: int = 512,
 ) -> CosinePairs:
     """All pairs of one row of ``a`` and one of ``b`` with cosine >= tau.
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline.config.images import NearDuplicateParams
 from pipeline.demo.edit_pairs import Limits, Searched, Tier
 from pipeline.kernels.block_keys import plan_tables
-from pipeline.kernels.cells import assign_cells, num_cells_for, train_centroids
+from pipeline.kernels.cell_training import train_centroids
+from pipeline.kernels.cells import assign_cells, num_cells_for
 from pipeline.kernels.hamming import near_pairs_between
 
 

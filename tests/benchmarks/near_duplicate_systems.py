@@ -126,7 +126,8 @@ def ours_semantic(
 ) -> tuple[float, NDArray[np.int64]]:
     """The semantic tier: cells trained on a sample, then `semantic_pairs`, written as Parquet."""
     from pipeline.config.images import NearDuplicateParams
-    from pipeline.kernels.cells import num_cells_for, train_centroids
+    from pipeline.kernels.cell_training import train_centroids
+    from pipeline.kernels.cells import num_cells_for
     from pipeline.kernels.vectors import from_matrix, to_matrix
     from pipeline.stages.near_pairs import semantic_pairs
 

@@ -1,15 +1,12 @@
 """Semantic pairs: exact against brute force, independent of slices and threads."""
 
-import os
-import subprocess
-import sys
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels.cell_training import train_centroids
 from pipeline.kernels.cells import (
     absorb_hot,
     assign_cells,
@@ -17,7 +14,6 @@ from pipeline.kernels.cells import (
     cosine_pairs_between,
     num_cells_for,
     pair_recall,
-    train_centroids,
 )
 from pipeline.kernels.vectors import l2_normalise
 
@@ -144,40 +140,7 @@ def test_near_ties_are_decided_in_float64_however_many():
     assert assign_cells(x[:0], centroids[:2], 5).shape == (0, 2)
 
 
-def test_centroids_repeat_on_any_number_of_threads():
-    """The same bytes from processes with one and with two threads."""
-    code = (
-        "import sys; sys.path[:0] = ['.', 'tests/kernels']\n"
-        "import hashlib, numpy as np\n"
-        "from pipeline.kernels.cells import train_centroids\n"
-        "from pipeline.kernels.vectors import l2_normalise\n"
-        "x = np.random.default_rng(0).standard_normal((3000, 32)).astype(np.float32)\n"
-        "c = train_centroids(l2_normalise(x), 50, seed=3)\n"
-        "sys.stdout.write(hashlib.sha256(c.tobytes()).hexdigest())"
-    )
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-            env=os.environ | {"OMP_NUM_THREADS": n, "OPENBLAS_NUM_THREADS": n},
-        ).stdout
-        for n in ("1", "2")
-    }  # fmt: skip
-    assert len(digests) == 1
-    assert len(digests.pop()) == 64
-
-
-def test_centroids():
-    x = vectors(500, seed=2)
-    c = train_centroids(x, 20, seed=0)
-    np.testing.assert_allclose(np.linalg.norm(c, axis=1), 1, atol=1e-5)
-    np.testing.assert_array_equal(c, train_centroids(x, 20, seed=0))
-    assert not np.array_equal(c, train_centroids(x, 20, seed=1))
-    assert len(train_centroids(x[:5], 20, seed=0)) == 5
-    with pytest.raises(ValueError, match="0 vectors"):
-        train_centroids(x[:0], 20, seed=0)
-    threads = faiss.omp_get_max_threads()
-    train_centroids(x, 20, seed=0)
-    assert faiss.omp_get_max_threads() == threads
+def test_as_many_cells_as_balance_assignment_and_comparison():
     assert num_cells_for(1_000_000, 2) == 1415
 
 
