@@ -65,14 +65,17 @@ def assign_cells(
         np.ascontiguousarray(x), centroids, width, metric=faiss.METRIC_INNER_PRODUCT
     )
     chosen = np.asarray(cells, dtype=np.int32)
+    result = np.ascontiguousarray(chosen[:, :num_probes])
+    compared = scores[:, : num_probes + 1]
+    unsure = np.flatnonzero((compared[:, :-1] - compared[:, 1:] <= MARGIN).any(axis=1))
     exact = row_products(
-        x, centroids, np.repeat(np.arange(len(x)), width), chosen.ravel().astype(np.int64)
-    ).reshape(len(x), width)
-    order = np.lexsort((chosen, -exact), axis=1)
-    result = np.take_along_axis(chosen, order, axis=1)[:, :num_probes]
+        x, centroids, np.repeat(unsure, width), chosen[unsure].ravel().astype(np.int64)
+    ).reshape(len(unsure), width)
+    order = np.lexsort((chosen[unsure], -exact), axis=1)[:, :num_probes]
+    result[unsure] = np.take_along_axis(chosen[unsure], order, axis=1)
     if width < num_cells:
         # More near ties than nominees: decide among all cells.
-        crowded = np.flatnonzero(scores[:, -1] >= scores[:, num_probes - 1] - MARGIN)
+        crowded = unsure[scores[unsure, -1] >= scores[unsure, num_probes - 1] - MARGIN]
         for row in crowded:
             every = np.arange(num_cells)
             score = row_products(x, centroids, np.full(num_cells, row), every)
