@@ -136,6 +136,13 @@ def test_near_ties_are_decided_in_float64_however_many():
     score = x.astype(np.float64) @ centroids.astype(np.float64).T
     want = np.argsort(-score, axis=1, kind="stable")[:, :2]
     np.testing.assert_array_equal(assign_cells(x[:1], centroids, 2), want[:1])
+    for few in range(2, 7):  # among the nominees, at the border of the probes too
+        for start in range(50):
+            some = centroids[start : start + few]
+            want = np.argsort(-score[:1, start : start + few], axis=1, kind="stable")
+            for num_probes in range(1, few + 1):
+                got = assign_cells(x[:1], some, num_probes)
+                np.testing.assert_array_equal(got, want[:, :num_probes])
     assert assign_cells(x[:1], centroids[-2:].repeat(9, axis=0), 3).tolist() == [[0, 1, 2]]
     assert assign_cells(x[:0], centroids[:2], 5).shape == (0, 2)
 
