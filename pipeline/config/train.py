@@ -7,6 +7,7 @@ be resumed with other values there.
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,8 +19,8 @@ class ModelParams(Params):
     """An encoder of timm with one linear head, a logit per label."""
 
     name: str = "vit_base_patch16_224"
-    """timm model name, e.g. vit_base_patch16_224, vit_base_patch32_224, resnext101_32x8d
-    (Source: paper section 3.4)."""
+    """timm model name: vit_base_patch16_224, vit_base_patch32_224, resnext101_32x8d
+    (Source: paper section 3.4), vit_so400m_patch14_siglip_224, resnetv2_50x1_bit, ..."""
     image_size: int = Field(224, ge=8, le=4096)
     """Side of the square input in pixels."""
     patch_size: int | None = Field(None, ge=1)
@@ -30,13 +31,17 @@ class ModelParams(Params):
     """Number of blocks, vision transformers only; None keeps the named model's."""
     heads: int | None = Field(None, ge=1)
     """Attention heads, vision transformers only; None keeps the named model's."""
-    mlp_ratio: float | None = Field(None, gt=0)
-    """MLP width over token width, vision transformers only; None keeps the named model's."""
+    mlp_width: int | None = Field(None, ge=1)
+    """Hidden width of the MLPs, vision transformers only, given together with `width`; None keeps
+    the named model's ratio to the token width."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block, growing linearly from 0 at the first."""
     channels_last: bool = False
     """Keep images and weights in NHWC memory order; pays for convolutions on accelerators
     (Source: paper A.1, for ResNeXt)."""
+    sync_batch_norm: bool = False
+    """Batch statistics over all processes in place of each its own (SPEC A16); for models with
+    batch norm, several processes and CUDA."""
 
     @property
     def is_vision_transformer(self) -> bool:
@@ -45,12 +50,12 @@ class ModelParams(Params):
 
     @model_validator(mode="after")
     def _shape_belongs_to_transformers(self) -> Self:
-        shape = {
-            n: getattr(self, n) for n in ("patch_size", "width", "depth", "heads", "mlp_ratio")
-        }
-        given = [name for name, value in shape.items() if value is not None]
+        fields = ("patch_size", "width", "depth", "heads", "mlp_width")
+        given = [name for name in fields if getattr(self, name) is not None]
         if given and not self.is_vision_transformer:
             raise ValueError(f"model {self.name}: {', '.join(given)} exist only for vit_* models.")
+        if self.mlp_width is not None and self.width is None:
+            raise ValueError(f"model.mlp_width = {self.mlp_width} needs model.width beside it.")
         return self
 
 
@@ -102,23 +107,23 @@ class DataParams(Params):
 
 
 class OptimizerParams(Params):
-    """AdamW (vision transformers) or LARS (ResNeXt)."""
+    """AdamW (vision transformers), LARS (ResNeXt) or SGD with momentum (BiT)."""
 
-    name: Literal["adamw", "lars"] = "adamw"
+    name: Literal["adamw", "lars", "sgd"] = "adamw"
     """Which optimiser."""
     lr: float = Field(8e-4, gt=0)
     """Base learning rate (Source: paper A.1)."""
     lr_per_images: int | None = Field(None, ge=1)
     """When given, the peak rate is lr x global_batch / lr_per_images; else it is lr."""
     weight_decay: float = Field(0.05, ge=0)
-    """Decoupled and multiplied by the rate (AdamW), or added to the gradient (LARS)
+    """Decoupled and multiplied by the rate (AdamW), or added to the gradient (LARS, SGD)
     (Source: paper A.1)."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averages."""
     eps: float = Field(1e-8, gt=0)
     """AdamW's denominator floor."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """LARS's momentum."""
+    """Momentum of LARS and SGD."""
     trust: float = Field(0.001, gt=0)
     """LARS's trust coefficient."""
     lr_inside_momentum: bool = True
@@ -128,32 +133,64 @@ class OptimizerParams(Params):
     are."""
     clip_norm: float | None = Field(None, gt=0)
     """Gradients are scaled down to this L2 norm; None does not clip."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """When given, an average of the weights over the updates is kept, each update entering with
+    1 - ema_decay; it is what the run exports. The papers keep none (SPEC B16)."""
 
 
 class ScheduleParams(Params):
     """Learning rate as a function of the step: linear warm-up from 0, then a main phase."""
 
     warmup_steps: int = Field(10_000, ge=0)
-    """Steps of linear warm-up before the main phase (Source: paper A.1)."""
+    """Steps of linear warm-up (Source: paper A.1)."""
+    warmup: Literal["extra", "inside"] = "extra"
+    """extra: warm-up comes before the `epochs` or `steps`, which are the main phase (Source: paper
+    A.1; SPEC A8). inside: it is the first part of them (BiT)."""
     length: Literal["epochs", "steps", "corpus_images", "corpus_epochs"] = "epochs"
-    """What gives the main phase's length: `epochs`, `steps`, or the size of the release, with the
-    images shown or the epochs linear in it."""
+    """What gives the length: `epochs`, `steps`, or the size of the release, with the images shown
+    or the epochs linear in it."""
     epochs: float = Field(2.0, gt=0)
-    """Main phase in passes over the release, when length = epochs (Source: paper A.1)."""
+    """Passes over the release, when length = epochs (Source: paper A.1)."""
     steps: int = Field(0, ge=0)
-    """Main phase in steps, when length = steps."""
-    decay: Literal["linear", "plateaus", "constant"] = "linear"
-    """linear to 0 (paper's ViT), equal plateaus (paper's ResNeXt), or none."""
+    """Steps, when length = steps."""
+    decay: Literal["linear", "cosine", "plateaus", "milestones", "rsqrt", "constant"] = "linear"
+    """linear to 0 (paper's ViT), half a cosine to 0, equal plateaus (paper's ResNeXt), drops at
+    `milestones` (BiT), inverse square root (SoViT), or none."""
     plateaus: int = Field(20, ge=1)
     """Number of equal plateaus; between two the rate is multiplied by `plateau_factor`."""
     plateau_factor: float = Field(0.5, gt=0, le=1)
     """Factor from one plateau to the next."""
+    milestones: tuple[float, ...] = ()
+    """Places where the rate drops, in the unit of `length`, counted from where that counts: the
+    steps after a milestone have the lower rate."""
+    milestone_factor: float = Field(0.1, gt=0, le=1)
+    """Factor of each drop (Source: BiT section 3.2)."""
+    timescale: int = Field(10_000, ge=1)
+    """rsqrt: steps after warm-up at which the rate has fallen by the square root of 2."""
+    cooldown_steps: int = Field(0, ge=0)
+    """rsqrt: steps at the end over which the rate goes linearly to 0."""
 
     @model_validator(mode="after")
-    def _steps_given(self) -> Self:
+    def _fields_belong_together(self) -> Self:
         if self.length == "steps" and self.steps < 1:
             raise ValueError("schedule.length = steps needs schedule.steps >= 1.")
+        if self.decay == "milestones":
+            self._check_milestones()
         return self
+
+    def _check_milestones(self) -> None:
+        if self.length not in ("epochs", "steps"):
+            raise ValueError(
+                f"schedule.milestones have no unit with length = {self.length}; expected epochs "
+                "or steps."
+            )
+        end = self.steps if self.length == "steps" else self.epochs
+        places = [0.0, *self.milestones, float(end)]
+        if len(places) < 3 or any(a >= b for a, b in itertools.pairwise(places)):
+            raise ValueError(
+                f"schedule.milestones = {list(self.milestones)}, expected at least one, rising, "
+                f"between 0 and {end} {self.length}."
+            )
 
 
 class RunParams(Params):
@@ -175,9 +212,20 @@ class RunParams(Params):
     checkpoint_every: int = Field(1000, ge=1)
     """Steps between checkpoints; one is always written at the end."""
     keep: int = Field(3, ge=1)
-    """Checkpoints kept, the newest."""
+    """Newest checkpoints kept."""
+    keep_best: bool = True
+    """Keep the checkpoint with the least excess loss over the steps since the one before as
+    well."""
     log_every: int = Field(50, ge=1)
     """Steps a line of the log covers."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: every process holds the whole model. fsdp: weights, gradients and optimiser state are
+    cut over the processes, for models over about 400M parameters (SPEC B16). Checkpoints are the
+    same."""
+    compile: str | None = None
+    """Backend of torch.compile, e.g. inductor; None does not compile."""
+    activation_checkpointing: bool = False
+    """Compute the activations of each block again in the backward pass instead of keeping them."""
     tensorboard: bool = True
     """Write TensorBoard files beside the JSON lines."""
     timeout_seconds: float = Field(600.0, gt=0)
@@ -189,6 +237,9 @@ class TrainParams(Params):
 
     seed: int = 0
     """Start weights, order, crops."""
+    start_from: str | None = None
+    """Export of an earlier run whose weights this one starts from, position embedding resampled to
+    `model.image_size`; its head is kept if the label map is the same, else it starts at zero."""
     model: ModelParams = ModelParams()
     """The encoder."""
     data: DataParams = DataParams()
@@ -209,5 +260,5 @@ class TrainParams(Params):
     """How a machine carries it out."""
 
     def identity(self) -> dict[str, object]:
-        """Everything but ``run``: the values that decide what is learned."""
-        return self.model_dump(mode="json", exclude={"run"})
+        """The values that decide what is learned; ``start_from`` only says where weights lie."""
+        return self.model_dump(mode="json", exclude={"run", "start_from"})

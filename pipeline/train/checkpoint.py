@@ -20,7 +20,9 @@ from pipeline.train.events import event
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+WEIGHTS = "model.safetensors"
+"""File name of exported weights."""
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
@@ -38,7 +40,9 @@ def list_checkpoints(folder: Storage) -> list[str]:
     return [name for name in folder.list() if _NAME.fullmatch(name)]
 
 
-def save_checkpoint(folder: Storage, state: Mapping[str, Any], update: int, keep: int) -> str:
+def save_checkpoint(
+    folder: Storage, state: Mapping[str, Any], update: int, keep: int, best: int | None = None
+) -> str:
     """Write a checkpoint under a temporary name, rename it, then drop the oldest ones.
 
     A kill at any instant leaves the previous checkpoint or the new one.
@@ -47,7 +51,8 @@ def save_checkpoint(folder: Storage, state: Mapping[str, Any], update: int, keep
         folder: where checkpoints are.
         state: tensors and plain containers only.
         update: updates made.
-        keep: checkpoints to keep.
+        keep: newest checkpoints to keep.
+        best: updates of one more checkpoint to keep.
 
     Returns:
         The file's name.
@@ -57,7 +62,8 @@ def save_checkpoint(folder: Storage, state: Mapping[str, Any], update: int, keep
     torch.save({"format": FORMAT, **state}, buffer)
     folder.write_bytes_atomic(name, buffer.getvalue())
     for old in list_checkpoints(folder)[:-keep]:
-        folder.remove(old)
+        if best is None or old != checkpoint_name(best):
+            folder.remove(old)
     return name
 
 
@@ -129,7 +135,7 @@ def export_model(
     config.json comes last: where it is, the others are.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    folder.write_bytes_atomic("model.safetensors", safetensors.torch.save(plain))
+    folder.write_bytes_atomic(WEIGHTS, safetensors.torch.save(plain))
     folder.write_bytes_atomic("label_map.json", label_map)
     folder.write_bytes_atomic("config.json", json.dumps(config, indent=1).encode())
 
@@ -137,7 +143,7 @@ def export_model(
 def load_export(folder: Storage) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights by parameter name and the configuration, as ``export_model`` wrote them."""
     config: dict[str, Any] = folder.read_json("config.json")
-    return safetensors.torch.load(folder.read_bytes("model.safetensors")), config
+    return safetensors.torch.load(folder.read_bytes(WEIGHTS)), config
 
 
 def code_version() -> str:

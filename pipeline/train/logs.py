@@ -7,7 +7,7 @@ import logging
 import resource
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,6 +15,7 @@ from pipeline.files.storage import Storage
 from pipeline.train.data import StepBatch
 from pipeline.train.distributed import World
 from pipeline.train.events import event
+from pipeline.train.flops import utilisation
 from pipeline.train.trainer import StepCounts, Trainer
 
 logger = logging.getLogger(__name__)
@@ -72,12 +73,21 @@ class RunLog:
             self._board.close()
 
 
+class Work(NamedTuple):
+    """What MFU is made of: operations to train on one image, and a device's peak a second."""
+
+    flops_per_image: int
+    peak: float
+
+
 class Window:
     """Counts over the steps of one log line, and the corrupt images of a longer stretch."""
 
-    def __init__(self, world: World, total: int, corrupt_window: int) -> None:
-        """``total`` is the update at which the run ends."""
-        self._world, self._total = world, total
+    def __init__(
+        self, world: World, total: int, corrupt_window: int, work: Work | None = None
+    ) -> None:
+        """``total`` is the update at which the run ends; without ``work`` no MFU is told."""
+        self._world, self._total, self._work = world, total, work
         self._corrupt: deque[int] = deque(maxlen=corrupt_window)
         self._failures_left = FAILURES_SHOWN
         self._idle_steps = 0
@@ -158,6 +168,9 @@ class Window:
             "memory_mib": memory_mib(self._world),
             "seconds_left": left,
         }
+        if self._work is not None:
+            rate, devices = record["images_per_second"], self._world.size
+            record["mfu"] = utilisation(rate, self._work.flops_per_image, devices, self._work.peak)
         self._reset()
         return record
 

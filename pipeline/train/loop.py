@@ -19,11 +19,12 @@ from pipeline.train import checkpoint
 from pipeline.train.data import ShardDataset, build_loader
 from pipeline.train.distributed import World, connect
 from pipeline.train.events import event
-from pipeline.train.logs import RunLog, Window, show
+from pipeline.train.flops import device_peak, train_flops
+from pipeline.train.logs import RunLog, Window, Work, show
 from pipeline.train.models import model_arguments
 from pipeline.train.release import Release, open_release
 from pipeline.train.schedule import lr_at, main_steps, peak_lr
-from pipeline.train.trainer import Trainer
+from pipeline.train.trainer import StartWeights, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +87,13 @@ def pretrain(params: TrainParams, release_uri: str, out_uri: str, fresh: bool = 
     """
     with connect(params.run) as world:
         release = open_release(release_uri)
-        version = run_version(params, release)
+        start, start_sha256 = _start_weights(params, release)
+        version = run_version(params, release, start_sha256)
         folder = open_storage(out_uri).child(version)
         if world.is_main:
             _prepare(folder, fresh)
         world.barrier()
-        trainer = Trainer(params, release.num_labels, world)
+        trainer = Trainer(params, release.num_labels, world, start)
         state = checkpoint.load_latest(folder.child("checkpoints"), release.label_map_sha256)
         if state is not None:
             trainer.load_state_dict(state)
@@ -107,10 +109,25 @@ def pretrain(params: TrainParams, release_uri: str, out_uri: str, fresh: bool = 
         return Outcome(finished, trainer.update, folder.uri)
 
 
-def run_version(params: TrainParams, release: Release) -> str:
-    """Name of a run: 16 hex digits of the hash of recipe and manifest."""
-    identity = {"params": params.identity(), "manifest_sha256": release.manifest_sha256}
+def run_version(params: TrainParams, release: Release, start_sha256: str = "") -> str:
+    """Name of a run: 16 hex digits of the hash of recipe, manifest and start weights."""
+    identity = {
+        "params": params.identity(),
+        "manifest_sha256": release.manifest_sha256,
+        "start_sha256": start_sha256,
+    }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _start_weights(params: TrainParams, release: Release) -> tuple[StartWeights | None, str]:
+    """Weights of ``start_from`` and the hash of their file; None and "" without it."""
+    if params.start_from is None:
+        return None, ""
+    export = open_storage(params.start_from)
+    weights, config = checkpoint.load_export(export)
+    keep_head = config["label_map_sha256"] == release.label_map_sha256
+    digest = hashlib.sha256(export.read_bytes(checkpoint.WEIGHTS)).hexdigest()
+    return StartWeights(weights, keep_head), digest
 
 
 @contextmanager
@@ -138,7 +155,7 @@ def _train(run: Run, trainer: Trainer, dataset: ShardDataset, stop: list[int]) -
     options, data = run.params.run, run.params.data
     log = RunLog(run.folder, run.world, trainer.update, options.tensorboard)
     batches = iter(build_loader(dataset))
-    window = Window(run.world, run.total, data.corrupt_window)
+    window = Window(run.world, run.total, data.corrupt_window, _work(run, trainer))
     stopping = False
     while trainer.update < run.total and not stopping:
         asked = time.perf_counter()
@@ -165,7 +182,22 @@ def _train(run: Run, trainer: Trainer, dataset: ShardDataset, stop: list[int]) -
     return trainer.update >= run.total
 
 
+def _work(run: Run, trainer: Trainer) -> Work | None:
+    """What MFU is counted by; None where the device's peak is not known."""
+    peak = device_peak(run.world.device, trainer.dtype)
+    if peak is None:
+        return None
+    return Work(train_flops(run.params.model, run.release.num_labels), peak)
+
+
 def _save(run: Run, trainer: Trainer) -> None:
+    """Write a checkpoint; those on the cadence and the last are compared for the best.
+
+    A checkpoint between them, at a stop signal, is not: the run must go on as if never stopped.
+    """
+    options = run.params.run
+    if trainer.update % options.checkpoint_every == 0 or trainer.update == run.total:
+        trainer.judge()
     state = {
         **trainer.state_dict(),
         "config": run.params.model_dump(mode="json"),
@@ -175,13 +207,19 @@ def _save(run: Run, trainer: Trainer) -> None:
         "code_version": checkpoint.code_version(),
     }
     if run.world.is_main:
-        keep = run.params.run.keep
-        name = checkpoint.save_checkpoint(run.checkpoints, state, trainer.update, keep)
+        best = trainer.best_update if options.keep_best and trainer.best_update else None
+        name = checkpoint.save_checkpoint(
+            run.checkpoints, state, trainer.update, options.keep, best
+        )
+        if best is not None:
+            told = {"name": checkpoint.checkpoint_name(best), "excess_loss": trainer.best_excess}
+            run.checkpoints.write_json_atomic("best.json", told)
         event(logger, "checkpoint", file=f"{run.checkpoints.uri}/{name}")
 
 
 def _finish(run: Run, trainer: Trainer, out_uri: str, version: str) -> None:
     """Export the weights and name this run the current one."""
+    weights = trainer.weights()
     if not run.world.is_main:
         return
     params = run.params
@@ -199,11 +237,12 @@ def _finish(run: Run, trainer: Trainer, out_uri: str, version: str) -> None:
         "manifest_sha256": run.release.manifest_sha256,
         "updates": trainer.update,
         "images_shown": trainer.images_shown,
+        "weights": "last" if trainer.ema is None else "ema",
         "train": params.model_dump(mode="json"),
     }
     label_map = run.release.storage.read_bytes("label_map.json")
     export = run.folder.child("export")
-    checkpoint.export_model(export, trainer.model.state_dict(), config, label_map)
+    checkpoint.export_model(export, weights, config, label_map)
     open_storage(out_uri).write_json_atomic("CURRENT.json", {"version": version, "path": version})
     event(logger, "finished", step=trainer.update, export=export.uri)
 

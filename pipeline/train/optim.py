@@ -45,6 +45,8 @@ def build_optimizer(model: nn.Module, params: OptimizerParams) -> Optimizer:
             trust=params.trust,
             lr_inside_momentum=params.lr_inside_momentum,
         )
+    if params.name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=params.momentum)
     return torch.optim.AdamW(groups, lr=0.0, betas=params.betas, eps=params.eps)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pipeline.config.train import OptimizerParams, ScheduleParams
 
 SMALL_CORPUS, SMALL_EPOCHS = 13_000_000, 100.0
@@ -31,7 +33,7 @@ def corpus_epochs(num_images: int, linear_in: str) -> float:
 
 
 def main_steps(params: ScheduleParams, num_images: int, global_batch: int) -> int:
-    """Steps of the main phase.
+    """Steps of the main phase, those after warm-up.
 
     Args:
         params: the schedule.
@@ -40,12 +42,23 @@ def main_steps(params: ScheduleParams, num_images: int, global_batch: int) -> in
 
     Returns:
         At least 1. 2 epochs of 1.329 billion at 8192 give 324,463 (paper A.1).
+
+    Raises:
+        ValueError: warm-up is inside the run and leaves nothing of it.
     """
-    if params.length == "steps":
-        return params.steps
-    given = params.length == "epochs"
-    epochs = params.epochs if given else corpus_epochs(num_images, params.length)
-    return max(1, round(epochs * num_images / global_batch))
+    counted = params.steps
+    if params.length != "steps":
+        given = params.length == "epochs"
+        epochs = params.epochs if given else corpus_epochs(num_images, params.length)
+        counted = max(1, round(epochs * num_images / global_batch))
+    if params.warmup == "extra":
+        return counted
+    if counted <= params.warmup_steps:
+        raise ValueError(
+            f"schedule.warmup_steps = {params.warmup_steps} inside a run of {counted} steps: "
+            f"expected fewer. Lower it, or train longer."
+        )
+    return counted - params.warmup_steps
 
 
 def peak_lr(params: OptimizerParams, global_batch: int) -> float:
@@ -60,19 +73,71 @@ def lr_at(step: int, params: ScheduleParams, peak: float, main: int) -> float:
 
     Args:
         step: updates made before this one: 0 for the first. At warmup_steps + main, one past the
-            last update, the linear decay reaches 0.
+            last update, the linear and cosine decay reach 0.
         params: the schedule.
         peak: rate at the end of warm-up.
         main: steps of the main phase.
 
-    Source: paper A.1; SPEC A7-A9.
+    Source: paper A.1; SPEC A7-A9, E2, G3.
     """
     if step < params.warmup_steps:
         return peak * step / params.warmup_steps
     done = min(step - params.warmup_steps, main)
     if params.decay == "linear":
         return peak * (main - done) / main
+    if params.decay == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * done / main))
     if params.decay == "plateaus":
         plateau = min(done * params.plateaus // main, params.plateaus - 1)
         return peak * params.plateau_factor**plateau
+    if params.decay == "milestones":
+        drops = sum(step > m for m in milestone_steps(params, main))
+        return peak * params.milestone_factor**drops
+    if params.decay == "rsqrt":
+        cooldown = min(params.cooldown_steps, main)
+        left = min(1.0, (main - done) / cooldown) if cooldown else 1.0
+        return peak * left / math.sqrt(1 + done / params.timescale)
     return peak
+
+
+def milestone_steps(params: ScheduleParams, main: int) -> list[int]:
+    """Last step before each drop of the rate.
+
+    Source: the form "drops when step > boundary" of google-research/big_transfer; SPEC E5.
+    """
+    inside = params.warmup == "inside"
+    first, counted = (0, main + params.warmup_steps) if inside else (params.warmup_steps, main)
+    end = params.steps if params.length == "steps" else params.epochs
+    return [first + round(m * counted / end) for m in params.milestones]
+
+
+def hyperrule(num_examples: int, form: str = "paper") -> ScheduleParams:
+    """BiT's fine-tuning schedule by the number of training examples.
+
+    Args:
+        num_examples: of the task; below 20,000 it is small, below 500,000 medium.
+        form: "paper": no warm-up, drops at 30, 60 and 90 %. "repository": the published code, which
+            warms up to its first listed step, and drops at 40, 60 and 80 % of a small task.
+
+    Raises:
+        ValueError: unknown form.
+
+    Source: BiT section 3.3; google-research/big_transfer bit_hyperrule.py; SPEC E5.
+    """
+    size = 0 if num_examples < 20_000 else 1 if num_examples < 500_000 else 2
+    steps = (500, 10_000, 20_000)[size]
+    if form == "paper":
+        warmup, milestones = 0, tuple(steps * share / 10 for share in (3, 6, 9))
+    elif form == "repository":
+        warmup = (100, 500, 500)[size]
+        milestones = ((200.0, 300, 400), (3000.0, 6000, 9000), (6000.0, 12_000, 18_000))[size]
+    else:
+        raise ValueError(f"hyperrule form {form!r}, expected paper or repository.")
+    return ScheduleParams(
+        warmup_steps=warmup,
+        warmup="inside",
+        length="steps",
+        steps=steps,
+        decay="milestones",
+        milestones=milestones,
+    )
