@@ -1,4 +1,9 @@
-"""From a preset and ``--set`` options to a checked configuration."""
+"""From a preset, a recipe and ``--set`` options to a checked configuration.
+
+A preset holds any sections; a recipe is the section ``train`` of one published model. A preset may
+name a recipe and change it; another recipe given beside the preset takes the whole place of that
+section, except how a machine carries it out (``run``).
+"""
 
 from __future__ import annotations
 
@@ -17,30 +22,44 @@ from pipeline.config.run import RunConfig
 
 def preset_names() -> list[str]:
     """Names of the packaged presets, sorted."""
-    files = _presets().iterdir()
+    return _names("presets")
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes, sorted."""
+    return _names("recipes")
+
+
+def _names(kind: str) -> list[str]:
+    files = _folder(kind).iterdir()
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def _presets() -> Traversable:
+def _folder(kind: str) -> Traversable:
     # Below a package with a file of its own: a zip knows no folders that have none.
-    return importlib.resources.files("pipeline.config") / "presets"
+    return importlib.resources.files("pipeline.config") / kind
 
 
 def load_config(
-    preset: str = "tiny", overrides: Iterable[str] = (), root: str | None = None
+    preset: str = "tiny",
+    overrides: Iterable[str] = (),
+    root: str | None = None,
+    recipe: str | None = None,
 ) -> RunConfig:
-    """Load a preset, apply overrides, check everything.
+    """Load a preset, put the recipe in, apply overrides, check everything.
 
     Args:
         preset: name of a packaged preset, or path of a YAML file. A file may say
-            ``extends: <preset>`` and then hold only what differs.
+            ``extends: <preset>`` and then hold only what differs, and ``recipe: <recipe>``, on
+            which its own ``train`` section is laid.
         overrides: ``section.field=value``; the value is read as YAML.
         root: replaces the preset's root.
+        recipe: name of a packaged recipe, or path of a YAML file, in place of the preset's.
 
     Raises:
-        ValueError: unknown preset, field or value; names the nearest valid one.
+        ValueError: unknown preset, recipe, field or value; names the nearest valid one.
     """
-    values = _read(preset)
+    values = _with_recipe(_read(preset, "presets"), recipe)
     for override in overrides:
         _apply(values, override)
     if root is not None:
@@ -70,21 +89,32 @@ def with_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         raise ValueError(f"overrides {list(overrides)}: {_explain(error)}") from error
 
 
-def _read(preset: str) -> dict[str, Any]:
-    if preset in preset_names():
-        text = (_presets() / f"{preset}.yaml").read_text(encoding="utf-8")
-    elif preset.endswith((".yaml", ".yml")):
-        text = Path(preset).read_text(encoding="utf-8")
+def _with_recipe(values: dict[str, Any], recipe: str | None) -> dict[str, Any]:
+    named, own = values.pop("recipe", None), values.get("train") or {}
+    if recipe is not None:
+        named, own = recipe, {"run": own.get("run") or {}}
+    if named is None:
+        return values
+    return {**values, "train": _merge(_read(named, "recipes"), own)}
+
+
+def _read(name: str, kind: str) -> dict[str, Any]:
+    """Values of a packaged file of ``presets`` or ``recipes``, or of a user's own."""
+    names, one = _names(kind), kind.removesuffix("s")
+    if name in names:
+        text = (_folder(kind) / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name.endswith((".yaml", ".yml")):
+        text = Path(name).read_text(encoding="utf-8")
     else:
         raise ValueError(
-            f"preset {preset!r}: expected one of {preset_names()} or the path of a .yaml file."
-            + _nearest(preset, preset_names())
+            f"{one} {name!r}: expected one of {names} or the path of a .yaml file."
+            + _nearest(name, names)
         )
     values = yaml.safe_load(text) or {}
     if not isinstance(values, dict):
-        raise ValueError(f"preset {preset!r}: expected a mapping of sections.")
+        raise ValueError(f"{one} {name!r}: expected a mapping of sections.")
     base = values.pop("extends", None)
-    return values if base is None else _merge(_read(base), values)
+    return values if base is None else _merge(_read(base, kind), values)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
