@@ -40,6 +40,13 @@ def test_round_trip_and_retention(tmp_path):
     assert float(load_latest(folder, "a" * 64)["model"]["w"][0]) == 10
 
 
+def test_the_best_one_is_kept_beside_the_newest(tmp_path):
+    folder = open_storage(str(tmp_path))
+    for update, best in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        save_checkpoint(folder, state(update), update, keep=1, best=best)
+    assert list_checkpoints(folder) == ["step-000000002.pt", "step-000000004.pt"]
+
+
 def test_other_label_map_is_refused(tmp_path):
     folder = open_storage(str(tmp_path))
     save_checkpoint(folder, state(), 1, keep=1)

@@ -57,6 +57,27 @@ def test_first_adamw_step_by_hand():
     assert float(model.bias.detach()) == pytest.approx(3.0 + 0.1, rel=1e-5)
 
 
+def test_sgd_equals_reference_over_ten_steps_with_a_drop():
+    """v = m v + g + wd w; w = w - lr v, the bias without decay (BiT's upstream rule)."""
+    model = torch.nn.Linear(3, 1).double()
+    optimizer = build_optimizer(model, OptimizerParams(name="sgd", weight_decay=0.1))
+    generator = torch.Generator().manual_seed(5)
+    parts = {"weight": 0.1, "bias": 0.0}
+    expected = {n: model.get_parameter(n).detach().clone() for n in parts}
+    momenta = {n: torch.zeros_like(w) for n, w in expected.items()}
+    for step in range(10):
+        lr = 0.2 if step < 5 else 0.02
+        set_lr(optimizer, lr)
+        for name, decay in parts.items():
+            p = model.get_parameter(name)
+            p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+            momenta[name] = 0.9 * momenta[name] + p.grad + decay * expected[name]
+            expected[name] = expected[name] - lr * momenta[name]
+        optimizer.step()
+    for name, value in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).detach(), value, rtol=1e-12, atol=0)
+
+
 def reference_lars(w, grads, rates, inside, adapt, wd, momentum=0.9, trust=0.001):
     """Plain Python LARS on lists of floats."""
     v = [0.0] * len(w)
