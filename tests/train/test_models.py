@@ -100,7 +100,7 @@ def test_same_seed_same_weights():
 def test_refusals():
     with pytest.raises(ValueError, match="only for vit_"):
         ModelParams(name="resnext101_32x8d", width=64)
-    with pytest.raises(ValueError, match="needs model.width"):
+    with pytest.raises(ValueError, match=r"needs model\.width"):
         ModelParams(mlp_width=64)
     with pytest.raises(ValueError, match="has no batch norm"):
         build_model(ModelParams(**TINY, image_size=16, sync_batch_norm=True), 3, seed=0)
