@@ -23,6 +23,13 @@ def untraced(monkeypatch):
     monkeypatch.setattr("pipeline.train.memory.trace_step", lambda *_: 9 * 2**30)
 
 
+@pytest.fixture
+def unbuilt(monkeypatch):
+    """No model at all."""
+    monkeypatch.setattr(module, "memory_of", lambda *_: Memory(4, 4, 8, 0, None, None))
+    monkeypatch.setattr(module, "forward_macs", lambda *_: 10**10)
+
+
 def flat(sections) -> dict[str, str]:
     return {name: value for rows in sections.values() for name, value in rows}
 
@@ -48,7 +55,7 @@ def test_the_papers_vit(untraced):
     assert v100.startswith("2d03h, step 554 ms, reads 14,784 images/s = 1.48 GB/s")
 
 
-def test_the_papers_resnext(untraced):
+def test_the_papers_resnext(unbuilt):
     """SPEC A9: 216,309 steps after 15,000, 192 images a device, first halving at 25,816."""
     params = load_config("paper", [], None, "resnext101").train
     told = flat(dry_run(params, PAPER, Cluster()))
@@ -58,7 +65,7 @@ def test_the_papers_resnext(untraced):
     assert told["step 7,500"] == "0.72"
 
 
-def test_bit_shows_its_drops(untraced):
+def test_bit_shows_its_drops(unbuilt):
     told = flat(dry_run(load_config("tiny", [], None, "bit_r50x1").train, PAPER, Cluster()))
     steps = 90 * 1_329_000_000 / 4096
     first = round(steps / 3)
@@ -109,8 +116,7 @@ def test_a_releases_own_sizes(release_root, make_params):
     assert corpus.image_bytes == sum(s.num_bytes for s in release.shards) / 32
 
 
-def test_the_job_needs_no_release_and_no_network(monkeypatch, capsys):
-    monkeypatch.setattr(module, "memory_of", lambda *_: Memory(4, 4, 8, 0, None, None))
+def test_the_job_needs_no_release_and_no_network(unbuilt, capsys):
     options = ["--dry-run", "--preset", "paper", "--images", "2.658e9", "--labels", "10"]
     run_pretraining(parse(None, [*options, "--images-per-second", "500"]))
     told = capsys.readouterr().out

@@ -1,5 +1,7 @@
 """A whole step of the paper's model as rank 3 of 64, by a process group that only pretends."""
 
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +16,8 @@ from pipeline.train.trainer import Trainer
 fake_pg = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
 
 LABELS = 18_000
+DEPTH = int(os.environ.get("FAKE_WORLD_DEPTH", "2"))
+"""Blocks of the paper's ViT-B/16; all 12 take ten seconds."""
 
 
 class Hooked(DistributedDataParallel):
@@ -47,9 +51,9 @@ def micro(size: int, seed: int) -> Batch:
     return Batch(images, values, offsets, torch.ones(size, dtype=torch.bool), keys, [])
 
 
-@pytest.mark.parametrize(("parallel", "depth", "accumulation"), [("ddp", 12, 1), ("fsdp", 2, 2)])
+@pytest.mark.parametrize(("parallel", "depth", "accumulation"), [("ddp", DEPTH, 1), ("fsdp", 2, 2)])
 def test_a_step_of_64(world, monkeypatch, parallel, depth, accumulation):
-    """Micro-batches of two images on each of 64: the whole model, then two blocks cut over them."""
+    """Micro-batches of two images on each of 64: whole in each process, then cut over them."""
     monkeypatch.setattr("pipeline.train.parallel.DistributedDataParallel", Hooked)
     size = 64 * 2 * accumulation
     options = {"data.global_batch": size, "model.depth": depth, "run.parallel": parallel}
