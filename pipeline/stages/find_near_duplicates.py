@@ -19,6 +19,7 @@ image's best depends on all others, and the table of the earlier run holds only 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from pyspark.sql import DataFrame
@@ -39,6 +40,8 @@ from schemas.images import (
 )
 from schemas.ingested import IMAGE_EMBEDDINGS
 
+logger = logging.getLogger(__name__)
+
 
 def find_near_duplicates(
     image_fingerprints: DataFrame,
@@ -52,6 +55,8 @@ def find_near_duplicates(
     pairs = star_pairs(exact if params.exact else exact.limit(0), "sha256", "exact")
     if params.verify.enabled:
         given = (image_fingerprints, image_embeddings, embedding_cells)
+        reason = "an image's best candidates depend on all others"
+        logger.info("candidates_from_scratch", extra={"fields": {"reason": reason}})
         more, overflows = candidate_pairs(*given, params, ctx)
     else:
         more = _within_thresholds(

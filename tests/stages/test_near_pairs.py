@@ -182,6 +182,24 @@ def test_zero_vectors_and_no_cells_give_no_rows():
     assert list(nothing) == []
 
 
+def test_cells_of_a_named_version_are_kept_as_they_are(caplog):
+    class Past:
+        """Knows one version of the stage."""
+
+        def count(self, rows):
+            return len(rows)
+
+        def output_of(self, version, table):
+            assert (version, table) == ("0123456789ab", "embedding_cells")
+            return ["centroid"] * 7
+
+    params = NearDuplicateParams(cells_version="0123456789ab", num_probes=2)
+    with caplog.at_level("INFO"):
+        found = train_cells.train_cells(["image"] * 200, params, Past())
+    assert found == {"embedding_cells": ["centroid"] * 7}
+    assert caplog.records[-1].fields == {"cells": 7, "cells_of_a_new_training": 20}
+
+
 def test_cells_of_a_sample_follow_from_its_ids_and_skip_zero_vectors():
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(50, 6)).astype(np.float32)
