@@ -1,5 +1,6 @@
 """When rows of an earlier run may be taken over, and what is said where they may not. No Spark."""
 
+import copy
 import dataclasses
 import shutil
 
@@ -79,9 +80,18 @@ class Root:
         return found if isinstance(found, str) else ""
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return Root(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def root(tmp_path):
-    return Root(tmp_path)
+def root(tmp_path, made):
+    """A copy of the root."""
+    shutil.copytree(made.storage.path(""), tmp_path / "root")
+    mine = copy.copy(made)
+    mine.storage, mine.given = open_storage(str(tmp_path / "root")), dict(made.given)
+    return mine
 
 
 def test_an_earlier_run_is_found_with_what_it_read_and_wrote(root):
