@@ -85,8 +85,8 @@ test: env ## all tests
 
 test-faults: env ## kills, failing stores and disks, twins, hostile files, a million blanks; the release must come out the same
 	@FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_STORES=$${FAULT_STORES:-10} FAULT_TWINS=$${FAULT_TWINS:-5} \
-	  FAULT_BLANKS=$${FAULT_BLANKS:-1000000} $(PY) -m pytest -q tests/faults tests/files/test_failing_disk.py \
-	  tests/train/test_killed_run.py $(ARGS)
+	  FAULT_BLANKS=$${FAULT_BLANKS:-1000000} INCREMENTAL_ROUNDS=$${INCREMENTAL_ROUNDS:-10} $(PY) -m pytest -q tests/faults \
+	  tests/files/test_failing_disk.py tests/stages/test_incremental_near_duplicates.py tests/train/test_killed_run.py $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)

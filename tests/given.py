@@ -18,11 +18,35 @@ from pipeline.runtime.writer import write_part
 
 def publish_rows(storage, table, rows, num_buckets):
     """Write rows (dicts) as a published table; its version is a hash of the rows."""
+    data, version = _data_of(table, rows)
     num_buckets = num_buckets if table.layout == "bucketed" else 1
+    folder = f"given/{table.name}-{version}-{num_buckets}"
+    return _publish(storage, table, data, version, num_buckets, num_buckets, folder)
+
+
+def publish_version(storage, table, rows, layout):
+    """As ``publish_rows``, into a version folder of its own, where later runs find it."""
+    data, version = _data_of(table, rows)
+    return publish_table(storage, table, data, layout, version)
+
+
+def publish_table(storage, table, data, layout, version):
+    """As ``publish_version``, of Arrow rows sorted by key under a version of the caller's."""
+    num_buckets = layout if table.layout == "bucketed" else 1
+    home = f"given_{table.name}/{version}-{layout:05d}"
+    folder = f"{home}/{table.name}"
+    manifest = _publish(storage, table, data, version, layout, num_buckets, folder)
+    storage.write_bytes_atomic(f"{home}/stage.json", manifest.model_dump_json().encode())
+    return manifest
+
+
+def _data_of(table, rows):
     data = pa.Table.from_pylist(rows, table.arrow_schema)
     data = data.sort_by([(k, "ascending") for k in table.key])
-    version = hashlib.sha256(repr(data.to_pylist()).encode()).hexdigest()[:12]
-    folder = f"given/{table.name}-{version}-{num_buckets}"
+    return data, hashlib.sha256(repr(data.to_pylist()).encode()).hexdigest()[:12]
+
+
+def _publish(storage, table, data, version, layout, num_buckets, folder):
     files = []
     for bucket in range(num_buckets):
         mine = data
@@ -42,9 +66,9 @@ def publish_rows(storage, table, rows, num_buckets):
         files=files,
     )
     return StageManifest(
-        stage="given",
+        stage=folder.partition("/")[0],
         version=version,
-        layout=num_buckets,
+        layout=layout,
         params={},
         inputs={},
         tables={table.name: manifest},

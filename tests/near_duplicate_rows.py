@@ -10,6 +10,9 @@ from schemas import ALL
 class Context:
     """Cuts the lineage in memory: literal rows are small."""
 
+    def earlier(self, free=()):
+        return None
+
     def materialise(self, df):
         return df.localCheckpoint()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from pipeline.config.base import Params
@@ -58,6 +60,13 @@ class NearDuplicateParams(Params):
     """Least cosine of near-duplicates."""
     samples_per_cell: int = Field(64, ge=1)
     """Images a coarse cell of the semantic search is trained on (A)."""
+    cells_version: str | None = Field(None, pattern=r"^[0-9a-f]{12}$")
+    """Version of `train_cells` whose centroids stay as they are, so that a batch of images is
+    matched against the corpus by the semantic tier without redoing it; None trains on the images
+    of this run. The content of a version decides, so two runs that name it agree."""
+    incremental: Literal["auto", "never"] = Field("auto", exclude=True)
+    """auto: take over what an earlier run on this root found between images that are as they were;
+    never: search anew. Rows and versions are the same."""
     num_probes: int = Field(3, ge=1)
     """Cells an image is compared in."""
     task_rows: int = Field(2_000_000, ge=1)

@@ -27,7 +27,7 @@ def stage_history(
     found: dict[tuple[str, str], StageRecord] = {}
 
     def visit(table: str, version: str) -> None:
-        manifest = _manifest(storage, published.get(table), table, version)
+        manifest = manifest_of(storage, published.get(table), table, version)
         if manifest is None or (manifest.stage, manifest.version) in found:
             return
         for name in sorted(manifest.inputs):
@@ -46,9 +46,20 @@ def stage_history(
     return list(found.values())
 
 
-def _manifest(
+def manifest_of(
     storage: Storage, current: StageManifest | None, table: str, version: str
 ) -> StageManifest | None:
+    """Manifest of the stage that made one version of a table.
+
+    Args:
+        storage: the root.
+        current: of the stage that published the table last; None for a table that none did.
+        table: its name.
+        version: which; found in the layout of ``current``.
+
+    Returns:
+        None where it was never there or was collected.
+    """
     if current is None or current.version == version:
         return current
     home = current.tables[table].path.partition("/")[0]

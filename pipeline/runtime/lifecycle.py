@@ -20,6 +20,8 @@ from pyspark.sql import functions as F
 from pipeline.config.run import RunConfig
 from pipeline.files.storage import Storage
 from pipeline.runtime.batchwise import BatchwiseRun, run_batchwise
+from pipeline.runtime.earlier import StagePast
+from pipeline.runtime.frames import read_frame
 from pipeline.runtime.history import stage_history
 from pipeline.runtime.ledger import mismatches, settle
 from pipeline.runtime.logs import event
@@ -35,7 +37,7 @@ from pipeline.runtime.manifest import (
 )
 from pipeline.runtime.planning import SOURCE, PlannedStage
 from pipeline.runtime.reader import PublishedTable, read_table
-from pipeline.runtime.relational import SCRATCH, read_frame, run_relational
+from pipeline.runtime.relational import SCRATCH, run_relational
 from pipeline.runtime.sources import identity, num_rows, read_source, source_of
 from pipeline.stages.stage import RelationalStage, SmallTable, StageRecord
 from schemas import ALL
@@ -170,7 +172,10 @@ class Lifecycle:
             given: dict[str, DataFrame | SmallTable | None] = {}
             given |= {t.name: self._frame(t, planned, inputs) for t in stage.inputs}
             given |= {t.name: self._small(t, inputs) for t in stage.broadcast}
-            args = (planned.params, self._storage, folder, given, inputs, num_buckets)
+            past = StagePast(
+                self._spark, self._storage, planned, num_buckets, inputs, self._published
+            )
+            args = (planned.params, self._storage, folder, given, inputs, num_buckets, past)
             return run_relational(self._spark, stage, *args), {}
         if all(t.layout == "single" for t in stage.aligned):
             num_buckets = 1

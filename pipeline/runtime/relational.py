@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from pipeline.config.base import Params
 from pipeline.files.storage import Storage
-from pipeline.runtime.arrow_frames import read_by_arrow, spark_knows, write_by_arrow
+from pipeline.runtime.arrow_frames import spark_knows, write_by_arrow
+from pipeline.runtime.earlier import StagePast
+from pipeline.runtime.frames import by_arrow, file_names, rows_among, spark_path
 from pipeline.runtime.manifest import FileStats, TableManifest
 from pipeline.runtime.places import locate_stored
 from pipeline.runtime.writer import PartWriter
+from pipeline.stages.earlier import EarlierRun
 from pipeline.stages.stage import ArrowMap, RelationalStage, SmallTable, StoredColumn
 from schemas.contract import Table
 
@@ -50,13 +51,16 @@ class RelationalContext:
         storage: Storage,
         folder: str,
         inputs: Iterable[InputFiles] = (),
+        past: StagePast | None = None,
     ) -> None:
         """Args:
         spark: session.
         storage: root.
         folder: of the stage's version.
         inputs: input tables.
+        past: what the root holds of the stage; None for nothing.
         """
+        self._past = past
         self._spark = spark
         self.storage, self.folder = storage, folder
         self._inputs = list(inputs)
@@ -70,9 +74,19 @@ class RelationalContext:
         path = spark_path(self.storage, folder)
         if not spark_knows(self._spark, path):
             names = write_by_arrow(df, self.storage, folder)
-            return _by_arrow(self._spark, self.storage, names, df.schema)
+            return by_arrow(self._spark, self.storage, names, df.schema)
         df.write.mode("overwrite").parquet(path)
         return self._spark.read.schema(df.schema).parquet(path)
+
+    def earlier(self, free: Sequence[str] = ()) -> EarlierRun | None:
+        """The run that the root shows, where rows may be taken over from it."""
+        return None if self._past is None else self._past.earlier(free)
+
+    def output_of(self, version: str, table: str) -> DataFrame:
+        """An output of this stage in a finished version."""
+        if self._past is None:
+            raise ValueError(f"{table}: version {version} is not there.")
+        return self._past.output_of(version, table)
 
     def count(self, df: DataFrame) -> int:
         """Rows of a frame: an input's are known, a materialised one's are read from its footers."""
@@ -113,7 +127,7 @@ class RelationalContext:
                         else:
                             rows = locate_stored(handle, name, chosen, *places)
                         if others is not None:
-                            rows = _among(rows, storage, twin.get(name.rsplit("/", 1)[-1]), key)
+                            rows = rows_among(rows, storage, twin.get(name.rsplit("/", 1)[-1]), key)
                         yield from fn(rows)
 
         # A partition a file, without a shuffle.
@@ -132,53 +146,6 @@ class RelationalContext:
         self.storage.remove(self._scratch)
 
 
-def _among(
-    batches: Iterable[pa.RecordBatch], storage: Storage, name: str | None, key: str
-) -> Iterator[pa.RecordBatch]:
-    """Rows whose key a part has; none where there is no such part."""
-    if name is None:
-        return
-    with storage.open_read(name) as handle:
-        known = pq.ParquetFile(handle).read(columns=[key])[key].combine_chunks()
-    for batch in batches:
-        yield batch.filter(pc.is_in(batch.column(key), known))
-
-
-def read_frame(
-    spark: SparkSession, storage: Storage, table: Table, manifest: TableManifest
-) -> DataFrame:
-    """A published table as a DataFrame."""
-    names = _file_names(manifest)
-    if names and not spark_knows(spark, spark_path(storage, names[0])):
-        return _by_arrow(spark, storage, names, table.ddl)
-    if not names:
-        return spark.createDataFrame([], table.ddl)
-    return spark.read.schema(table.ddl).parquet(*(spark_path(storage, name) for name in names))
-
-
-def _file_names(manifest: TableManifest) -> list[str]:
-    """Files of a table that have rows, below the root."""
-    return [f"{manifest.path}/{f.name}" for f in manifest.files if f.num_rows]
-
-
-def _by_arrow(
-    spark: SparkSession, storage: Storage, names: list[str], schema: StructType | str
-) -> DataFrame:
-    if not names:
-        return spark.createDataFrame([], schema)
-    if isinstance(schema, str):
-        schema = spark.createDataFrame([], schema).schema
-    return read_by_arrow(spark, storage, names, schema)
-
-
-def spark_path(storage: Storage, name: str) -> str:
-    """Path as Spark's Hadoop layer knows it: s3:// is s3a:// there."""
-    if storage.is_local:
-        return f"file://{storage.path(name)}"
-    uri = f"{storage.uri}/{name}"
-    return "s3a://" + uri.removeprefix("s3://") if uri.startswith("s3://") else uri
-
-
 def run_relational(
     spark: SparkSession,
     stage: RelationalStage,
@@ -188,6 +155,7 @@ def run_relational(
     inputs: Mapping[str, DataFrame | SmallTable | None],
     manifests: Mapping[str, TableManifest | None],
     num_buckets: int,
+    past: StagePast | None = None,
 ) -> dict[str, list[FileStats]]:
     """Build the stage's plan and write every output.
 
@@ -200,6 +168,7 @@ def run_relational(
         inputs: what the stage's function gets.
         manifests: of those inputs that are tables of the root.
         num_buckets: of bucketed outputs.
+        past: what the root holds of the stage's earlier runs.
 
     Returns:
         table -> its files.
@@ -208,11 +177,11 @@ def run_relational(
         ValueError: the function returned other tables than it declares.
     """
     read = [
-        InputFiles(given, _file_names(manifest), manifest.num_rows)
+        InputFiles(given, file_names(manifest), manifest.num_rows)
         for name, manifest in manifests.items()
         if manifest is not None and isinstance(given := inputs[name], DataFrame)
     ]
-    context = RelationalContext(spark, storage, folder, read)
+    context = RelationalContext(spark, storage, folder, read, past)
     frames = stage.fn(**inputs, params=params, ctx=context)
     expected = {table.name for table in stage.outputs}
     if set(frames) != expected:

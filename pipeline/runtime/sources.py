@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 
 from pipeline.config.inputs import Inputs, Source
 from pipeline.files.storage import Storage, open_storage
-from pipeline.runtime.relational import spark_path
+from pipeline.runtime.frames import spark_path
 from schemas.contract import Column, Table
 from schemas.inputs import SOURCES
 

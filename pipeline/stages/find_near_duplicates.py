@@ -9,10 +9,17 @@ and of 17 bytes (6.3 TB; radius 6 has 210 tables, so stay at 4 there), and one n
 thumbnails (5.4 TB). Semantic 3 probes of 1 KB (4 TB) shuffled
 and 17,000 images a cell compared, some 10^16 operations. The cap shuffles every candidate twice, at
 most 2 x 10^10 rows of 60 bytes (1 TB). Each tier can be switched off.
+
+Within the thresholds, a run that finds an earlier one on its root takes over the pairs of images
+that are as they were and searches new ones alone, to the same bytes: ``new_hash_pairs`` and
+``new_cell_pairs`` state that cost. Candidates of verification are searched anew: which are among an
+image's best depends on all others, and the table of the earlier run holds only the best.
+``verify_near_duplicates``, where the time goes, takes over what it judged.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from pyspark.sql import DataFrame
@@ -21,6 +28,8 @@ from pyspark.sql import functions as F
 from pipeline.config.images import NearDuplicateParams
 from pipeline.stages.hash_pairs import perceptual_pairs
 from pipeline.stages.near_pairs import semantic_pairs, star_pairs
+from pipeline.stages.new_cell_pairs import known_semantic_pairs
+from pipeline.stages.new_hash_pairs import known_hash_pairs
 from pipeline.stages.pair_candidates import candidate_pairs
 from pipeline.stages.stage import RelationalStage, SmallTable, StageContext
 from schemas.images import (
@@ -30,6 +39,8 @@ from schemas.images import (
     NEAR_DUPLICATE_CANDIDATES,
 )
 from schemas.ingested import IMAGE_EMBEDDINGS
+
+logger = logging.getLogger(__name__)
 
 
 def find_near_duplicates(
@@ -44,6 +55,8 @@ def find_near_duplicates(
     pairs = star_pairs(exact if params.exact else exact.limit(0), "sha256", "exact")
     if params.verify.enabled:
         given = (image_fingerprints, image_embeddings, embedding_cells)
+        reason = "an image's best candidates depend on all others"
+        logger.info("candidates_from_scratch", extra={"fields": {"reason": reason}})
         more, overflows = candidate_pairs(*given, params, ctx)
     else:
         more = _within_thresholds(
@@ -65,18 +78,26 @@ def _within_thresholds(
     ctx: StageContext,
 ) -> DataFrame:
     """Pairs within the radius or above the cosine, each once a tier."""
+    earlier = ctx.earlier(free=("cells_version",)) if params.incremental == "auto" else None
     pairs = star_pairs(image_fingerprints.limit(0), "sha256", "exact")
     if params.perceptual:
-        pairs = pairs.unionByName(perceptual_pairs(image_fingerprints, params, ctx))
+        hashes = None
+        if earlier is not None and params.max_hamming > 0:
+            hashes = known_hash_pairs(image_fingerprints, earlier, params, ctx)
+        pairs = pairs.unionByName(perceptual_pairs(image_fingerprints, params, ctx, hashes))
     if params.semantic:
-        found = semantic_pairs(
-            image_embeddings,
-            embedding_cells,
-            params,
-            ctx,
-            params.min_cosine,
-            among=image_fingerprints,
-        )
+        found = None
+        if earlier is not None:
+            found = known_semantic_pairs(image_embeddings, embedding_cells, earlier, params, ctx)
+        if found is None:
+            found = semantic_pairs(
+                image_embeddings,
+                embedding_cells,
+                params,
+                ctx,
+                params.min_cosine,
+                among=image_fingerprints,
+            )
         pairs = pairs.unionByName(found)
     keys = ("image_id_a", "image_id_b", "tier")
     return pairs.groupBy(*keys).agg(F.min("distance").alias("distance"))

@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from pipeline.config.images import NearDuplicateParams
 from pipeline.kernels.block_keys import TablePlan, plan_tables, table_routes
 from pipeline.kernels.collapse import split_firsts
-from pipeline.kernels.hamming import near_hashes
+from pipeline.kernels.hamming import NearHashes, near_hashes
 from pipeline.kernels.hashing import hash_ints
 from pipeline.stages.near_pairs import ordered_pair
 from pipeline.stages.packed import PACKED_DDL, in_blocks, pack, shuffle_packed, unpack
@@ -45,7 +45,10 @@ _WHOLE = pa.schema([("one", pa.string()), ("two", pa.string()), ("distance", pa.
 
 
 def perceptual_pairs(
-    fingerprints: DataFrame, params: NearDuplicateParams, ctx: StageContext
+    fingerprints: DataFrame,
+    params: NearDuplicateParams,
+    ctx: StageContext,
+    known: DataFrame | None = None,
 ) -> DataFrame:
     """All pairs of hashes within the radius, by block-permuted keys: recall 1 by construction.
 
@@ -60,18 +63,22 @@ def perceptual_pairs(
         fingerprints: image_id, phash, is_flat.
         params: ``max_hamming``, ``task_rows``.
         ctx: of the stage.
+        known: ``low, high, distance``, all pairs of hashes within the radius (``new_hash_pairs``),
+            which are then not searched; None to search.
 
     Returns:
         image_id_a < image_id_b, tier, distance (bits); each pair once.
     """
     num_images = ctx.count(fingerprints)
-    plan = plan_tables(num_images, params.max_hamming)
-    logger.info("near_duplicate_tables", extra={"fields": {"plan": plan.explanation}})
     num_routes = max(1, math.ceil(num_images / params.task_rows))
     name_routes = _NAME_SHARE * num_routes
     columns = ("image_id", "phash", "is_flat")
     blocks = ctx.scan(fingerprints, columns, _pack_names(name_routes), PACKED_DDL)
-    if params.max_hamming > 0:
+    if known is not None:
+        blocks = blocks.unionByName(known.mapInArrow(_pack_pairs(name_routes), PACKED_DDL))
+    elif params.max_hamming > 0:
+        plan = plan_tables(num_images, params.max_hamming)
+        logger.info("near_duplicate_tables", extra={"fields": {"plan": plan.explanation}})
         keyed = ctx.scan(fingerprints, columns[1:], _pack_hashes(plan, num_routes), PACKED_DDL)
         found = shuffle_packed(keyed, plan.num_tables * num_routes).mapInArrow(
             _search(plan, num_routes, name_routes), PACKED_DDL
@@ -103,20 +110,36 @@ def _search(plan: TablePlan, num_routes: int, name_routes: int) -> ArrowMap:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for route, blocks in groupby(unpack(batches), key=lambda block: block[0]):
             hashes = np.concatenate([_unsigned(rows["phash"]) for _, _, rows in blocks])
-            found = near_hashes(hashes, plan, route // num_routes)
-            if not len(found.low):
-                continue
-            for is_high, ends in enumerate((found.low, found.high)):
-                columns = [
-                    pa.array(found.low.view(np.int64)),
-                    pa.array(found.high.view(np.int64)),
-                    pa.array(found.distance),
-                    pa.array(np.full(len(ends), bool(is_high))),
-                ]
-                rows = pa.RecordBatch.from_arrays(columns, ["low", "high", "distance", "is_high"])
-                yield pack(rows, _name_routes(ends, name_routes), kind=_PAIR)
+            yield from _pair_blocks(near_hashes(hashes, plan, route // num_routes), name_routes)
 
     return run
+
+
+def _pack_pairs(name_routes: int) -> ArrowMap:
+    """Known pairs of hashes, packed as those that are found."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            low, high = _unsigned(batch.column("low")), _unsigned(batch.column("high"))
+            distance = batch.column("distance").to_numpy().astype(np.uint8)
+            yield from _pair_blocks(NearHashes(low, high, distance), name_routes)
+
+    return run
+
+
+def _pair_blocks(found: NearHashes, name_routes: int) -> Iterator[pa.RecordBatch]:
+    """Each pair for the task of its low end and for that of its high one."""
+    if not len(found.low):
+        return
+    for is_high, ends in enumerate((found.low, found.high)):
+        columns = [
+            pa.array(found.low.view(np.int64)),
+            pa.array(found.high.view(np.int64)),
+            pa.array(found.distance),
+            pa.array(np.full(len(ends), bool(is_high))),
+        ]
+        rows = pa.RecordBatch.from_arrays(columns, ["low", "high", "distance", "is_high"])
+        yield pack(rows, _name_routes(ends, name_routes), kind=_PAIR)
 
 
 def _pack_names(num_routes: int) -> ArrowMap:

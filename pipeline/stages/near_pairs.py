@@ -28,7 +28,7 @@ TASK_BYTES = 64 << 20
 """Embeddings and what goes with them that a task of the semantic tier holds."""
 _ROW_BYTES = 64
 """Of an embedding's image_id and cells, about."""
-_BLOCK_ROWS = 1 << 14
+BLOCK_ROWS = 1 << 14
 """Embeddings that are assigned to cells and packed at once."""
 HOT_COSINE = 0.9995
 """Vectors of a cell at least so near to one of them are its star; see ``absorb_hot``."""
@@ -76,16 +76,14 @@ def semantic_pairs(
         num_nearest: the nearest that each image has of its own in a cell; None for all.
         among: images that it does not have take no part.
     """
-    width = cells.read().slice(0, 1)["centroid"].nbytes
-    num_bytes = ctx.count(embeddings) * params.num_probes * (width + _ROW_BYTES)
-    num_tasks = max(1, math.ceil(num_bytes / TASK_BYTES))
+    num_tasks = num_cell_tasks(ctx.count(embeddings), cells, params)
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         centroids = to_matrix(one_array(cells.read()["centroid"]))
-        for block in in_blocks(batches, _BLOCK_ROWS):
-            for start in range(0, block.num_rows, _BLOCK_ROWS):  # a batch may be larger
-                part = block.slice(start, _BLOCK_ROWS)
-                for rows in _cells_of(part, centroids, params.num_probes):
+        for block in in_blocks(batches, BLOCK_ROWS):
+            for start in range(0, block.num_rows, BLOCK_ROWS):  # a batch may be larger
+                part = block.slice(start, BLOCK_ROWS)
+                for rows in cells_of(part, centroids, params.num_probes):
                     yield pack(rows, rows.column("cell").to_numpy() % num_tasks)
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -93,7 +91,7 @@ def semantic_pairs(
             rows = pa.concat_tables([block for _, _, block in blocks]).combine_chunks()
             by = [("cell", "ascending"), ("image_id", "ascending")]
             order = pc.sort_indices(rows.select(["cell", "image_id"]), sort_keys=by)
-            yield from _pairs_of_cells(rows.take(order), min_cosine, num_nearest)
+            yield from pairs_of_cells(rows.take(order), min_cosine, num_nearest)
 
     columns = ("image_id", "embedding")
     placed = ctx.scan(embeddings, columns, assign, PACKED_DDL, among=among)
@@ -101,6 +99,13 @@ def semantic_pairs(
         search, "one string, two string, distance float"
     )
     return ordered_pair(found, F.lit("semantic"))
+
+
+def num_cell_tasks(num_vectors: int, cells: SmallTable, params: NearDuplicateParams) -> int:
+    """Tasks that hold about ``TASK_BYTES`` of the vectors of their cells."""
+    width: int = cells.read().slice(0, 1)["centroid"].nbytes
+    num_bytes = num_vectors * params.num_probes * (width + _ROW_BYTES)
+    return max(1, math.ceil(num_bytes / TASK_BYTES))
 
 
 def ordered_pair(df: DataFrame, tier: Column, *more: str) -> DataFrame:
@@ -114,7 +119,7 @@ def ordered_pair(df: DataFrame, tier: Column, *more: str) -> DataFrame:
     )
 
 
-def _cells_of(
+def cells_of(
     batch: pa.RecordBatch, centroids: NDArray[np.float32], num_probes: int
 ) -> Iterator[pa.RecordBatch]:
     """One row a vector and probe; zero vectors have no direction and match nothing."""
@@ -133,7 +138,7 @@ def _cells_of(
         yield pa.RecordBatch.from_arrays(columns, ["cell", "image_id", "embedding", "cells"])
 
 
-def _pairs_of_cells(
+def pairs_of_cells(
     group: pa.Table, tau: float, num_nearest: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Pairs of one or more whole cells, rows sorted by (cell, image_id)."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.config.base import Params
 from pipeline.files.storage import Storage
+from pipeline.stages.earlier import EarlierRun
 from schemas.contract import Table
 
 if TYPE_CHECKING:
@@ -36,6 +37,23 @@ class StoredColumn(NamedTuple):
 
 class StageContext(Protocol):
     """What a relational stage may ask of the runtime."""
+
+    def earlier(self, free: Sequence[str] = ()) -> EarlierRun | None:
+        """The run that the root shows, where its rows may be taken over; else None, and the log
+        says why.
+
+        Args:
+            free: parameters that may differ, because the stage looks at what they act on.
+        """
+        ...
+
+    def output_of(self, version: str, table: str) -> DataFrame:
+        """An output of this stage in a finished version, which is known by its content.
+
+        Raises:
+            ValueError: there is no such version.
+        """
+        ...
 
     def materialise(self, df: DataFrame) -> DataFrame:
         """Write and re-read, cutting the lineage; for stages that iterate."""

@@ -3,10 +3,17 @@
 Cost at 1.329 billion images: one narrow scan for the sample's identifiers, a top-k, one join of the
 sample (77,000 cells, 64 images each: 5 GB of 256 float32); k-means in one task on all its cores, a
 quarter of an hour of 16.
+
+Any change of the images draws another sample and moves every cell, and with it what the search
+finds at recall below 1. So training is the default only while a corpus is made: where batches are
+added to one, ``near_duplicates.cells_version`` names the version whose centroids stay. They grow
+fuller with the corpus, by what the log compares them with; recall is not lower for it, because an
+image is compared with more.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -26,15 +33,23 @@ from pipeline.stages.stage import RelationalStage, StageContext
 from schemas.images import EMBEDDING_CELLS
 from schemas.ingested import IMAGE_EMBEDDINGS
 
+logger = logging.getLogger(__name__)
+
 STREAM = "train_cells"
 
 
 def train_cells(
     image_embeddings: DataFrame, params: NearDuplicateParams, ctx: StageContext
 ) -> Mapping[str, DataFrame]:
-    """Train on the images of lowest hash; as many cells as balance assignment and comparison."""
+    """Train on the images of lowest hash, as many cells as balance assignment and comparison; or
+    keep the centroids of an earlier version."""
     num_images = ctx.count(image_embeddings) if params.semantic else 0
     num_cells = num_cells_for(max(num_images, 1), params.num_probes)
+    if params.semantic and params.cells_version is not None:
+        kept = ctx.output_of(params.cells_version, EMBEDDING_CELLS.name)
+        fields = {"cells": ctx.count(kept), "cells_of_a_new_training": num_cells}
+        logger.info("cells_kept", extra={"fields": fields})
+        return {"embedding_cells": kept}
     draw = F.xxhash64(F.lit(params.seed).cast("bigint"), F.lit(STREAM), F.col("image_id"))
     order = (draw.alias("draw"), "image_id")
     size = num_cells * params.samples_per_cell if params.semantic else 0

@@ -59,6 +59,9 @@ class Scratch:
     def __init__(self, spark, folder):
         self._spark, self._folder, self._number = spark, folder, 0
 
+    def earlier(self, free=()):
+        return None
+
     def materialise(self, df):
         self._number += 1
         path = f"file://{self._folder}/{self._number}"

@@ -145,7 +145,7 @@ def test_radius_0_and_tiers_switched_off(spark, corpus):
 
 
 def cell_rows(vectors):
-    batches = near_pairs._cells_of(
+    batches = near_pairs.cells_of(
         cell_batch(vectors), np.eye(1, vectors.shape[1], dtype=np.float32), 1
     )
     return next(iter(batches))
@@ -169,7 +169,7 @@ def test_a_hot_vector_costs_linear_pairs():
         / 4
     )
     rows = pa.Table.from_batches([cell_rows(vectors.astype(np.float32))])
-    found = pa.Table.from_batches(list(near_pairs._pairs_of_cells(rows, 0.96)))
+    found = pa.Table.from_batches(list(near_pairs.pairs_of_cells(rows, 0.96)))
     assert 1499 <= found.num_rows < 1499 + 20 * 20
     linked = set(found["one"].to_pylist()) | set(found["two"].to_pylist())
     assert linked == {f"i{i:05d}" for i in range(1520)}
@@ -178,8 +178,26 @@ def test_a_hot_vector_costs_linear_pairs():
 def test_zero_vectors_and_no_cells_give_no_rows():
     vectors = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], np.float32)
     assert cell_rows(vectors)["image_id"].to_pylist() == ["i00001"]
-    nothing = near_pairs._cells_of(cell_batch(vectors), np.zeros((0, 0), np.float32), 3)
+    nothing = near_pairs.cells_of(cell_batch(vectors), np.zeros((0, 0), np.float32), 3)
     assert list(nothing) == []
+
+
+def test_cells_of_a_named_version_are_kept_as_they_are(caplog):
+    class Past:
+        """Knows one version of the stage."""
+
+        def count(self, rows):
+            return len(rows)
+
+        def output_of(self, version, table):
+            assert (version, table) == ("0123456789ab", "embedding_cells")
+            return ["centroid"] * 7
+
+    params = NearDuplicateParams(cells_version="0123456789ab", num_probes=2)
+    with caplog.at_level("INFO"):
+        found = train_cells.train_cells(["image"] * 200, params, Past())
+    assert found == {"embedding_cells": ["centroid"] * 7}
+    assert caplog.records[-1].fields == {"cells": 7, "cells_of_a_new_training": 20}
 
 
 def test_cells_of_a_sample_follow_from_its_ids_and_skip_zero_vectors():
