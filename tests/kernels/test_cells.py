@@ -1,6 +1,5 @@
 """Semantic pairs: exact against brute force, independent of slices and threads."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
