@@ -100,7 +100,7 @@ def _name_route(
     names: dict[int, _Names] = {}
     few: list[pa.Table] = []
     for kind, of_kind in groupby(blocks, key=lambda block: block[1]):
-        tables = (rows for _, _, rows in of_kind)
+        tables: Iterator[pa.Table] = (rows for _, _, rows in of_kind)
         if kind in {UPRIGHT, TURNED}:
             rows = pa.concat_tables(tables).combine_chunks()
             names[kind] = _merged(rows)
