@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.neural_network import MLPClassifier
 
-from pipeline.kernels.calibration import fit_calibration
+from pipeline.kernels.calibration import fit_calibration, threshold_at_precision
 from pipeline.kernels.pair_signals import SIGNALS
 
 _FORMAT: Final = 3
@@ -284,24 +284,3 @@ def _fit(
 
 
 _EPSILON: Final = 1e-9
-
-
-def threshold_at_precision(
-    scores: NDArray[np.floating], is_same: NDArray[np.bool_], precision: float
-) -> float | None:
-    """Lowest score whose pairs at or above it are right with the stated precision.
-
-    Args:
-        scores: (n,), of the candidates.
-        is_same: (n,).
-        precision: in (0, 1].
-
-    Returns:
-        One of the scores; None where no threshold reaches the precision.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    right = np.cumsum(is_same[order])
-    last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]  # ties go together
-    good = np.flatnonzero(last & (right >= precision * np.arange(1, len(ordered) + 1)))
-    return float(ordered[good[-1]]) if len(good) else None

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.kernels.calibration import threshold_at_precision
 from pipeline.kernels.pair_model import (
     PRECISIONS,
     PairModel,
     choose_model,
     fit_pair_model,
-    threshold_at_precision,
 )
 from pipeline.kernels.pair_signals import SIGNALS
 
