@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--num-pool", type=int, default=NUM_POOL)
     parser.add_argument("--encoder", default=EmbedImagesParams().model, help="embed_images.model")
     parser.add_argument("--image-size", type=int, default=EmbedImagesParams().image_size)
-    parser.add_argument("--precision", type=float, default=0.95)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     setup_logging()
@@ -34,7 +33,6 @@ def main() -> None:
         given.num_pool,
         encoder=given.encoder,
         image_size=given.image_size,
-        precision=given.precision,
         seed=given.seed,
     )
     folder, _, name = given.out.rpartition("/")

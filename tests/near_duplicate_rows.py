@@ -25,8 +25,8 @@ class Context:
         return df.select(*columns).mapInArrow(fn, ddl)
 
 
-def cells(centroids):
-    """Centroids as a small table; its class is local because tasks cannot import this file."""
+def small(rows):
+    """A small table; its class is local because tasks cannot import this file."""
 
     class Small:
         def __init__(self, rows):
@@ -35,9 +35,14 @@ def cells(centroids):
         def read(self):
             return self._rows
 
+    return Small(rows)
+
+
+def cells(centroids):
+    """Centroids as a small table."""
     numbers = np.arange(len(centroids), dtype=np.int32)
     centroid = from_matrix(np.asarray(centroids, np.float32))
-    return Small(pa.table({"cell_id": numbers, "centroid": centroid}))
+    return small(pa.table({"cell_id": numbers, "centroid": centroid}))
 
 
 def packed(vector):

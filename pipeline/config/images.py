@@ -43,6 +43,10 @@ class VerifyParams(Params):
     """Candidates an image has of its own over all tiers; more are counted and left out."""
     min_probability: float = Field(0.9, ge=0, le=1)
     """Least chance that a pair is one picture, from which it counts (DESIGN 25: precision)."""
+    min_precision: float | None = Field(None, gt=0, le=1)
+    """In place of `min_probability`: pairs count from the probability at which the model's held-out
+    pairs were right with this precision, or the next higher one that the model states. Where
+    look-alikes are commoner than among its training photos, precision is lower (DESIGN 25)."""
 
 
 class NearDuplicateParams(Params):

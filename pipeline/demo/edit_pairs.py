@@ -233,7 +233,6 @@ def _is_unknown(
 
 def fit(
     pairs: Pairs,
-    precision: float = 0.95,
     num_hidden: int = 0,
     words: str = "",
     encoder: str = "",
@@ -244,7 +243,6 @@ def fit(
 
     Args:
         pairs: candidates of families.
-        precision: what the threshold is set for.
         num_hidden: units of the hidden layer.
         words: kept in the model.
         encoder: whose cosines the signals hold; empty for a model that reads no cosine.
@@ -253,7 +251,6 @@ def fit(
         pairs.signals,
         pairs.is_same,
         pairs.photo,
-        precision=precision,
         num_hidden=num_hidden,
         trained_on=words,
         encoder=encoder,

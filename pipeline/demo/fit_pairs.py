@@ -50,7 +50,6 @@ def fit_models(
     *,
     encoder: str,
     image_size: int,
-    precision: float = 0.95,
     seed: int = 0,
 ) -> list[PairModel]:
     """Models with the encoder's cosine and without.
@@ -62,7 +61,6 @@ def fit_models(
         num_pool: further pictures that copies are compared with, fewer where there are no more.
         encoder: as `embed_images.model`.
         image_size: as `embed_images.image_size`.
-        precision: what the models' own thresholds are set for.
         seed: of the draw.
 
     Raises:
@@ -75,8 +73,8 @@ def fit_models(
     pairs = candidate_pairs(make_families(pictures, encode), make_pool(others, encode))
     source = "the demo corpus" if place == DEMO else PurePosixPath(place).name
     words = f"edit families of {len(pictures)} pictures of {source} among {len(others)} others"
-    known = fit(pairs, precision, words=words, encoder=encoder)
-    return [known, fit(pairs, precision, words=words)]
+    known = fit(pairs, words=words, encoder=encoder)
+    return [known, fit(pairs, words=words)]
 
 
 def read_pictures(

@@ -100,3 +100,24 @@ def _platt(values: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> NDArr
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
     slope, offset = found.x
     return np.array([slope / scale, offset - slope * mean / scale])
+
+
+def threshold_at_precision(
+    scores: NDArray[np.floating], is_same: NDArray[np.bool_], precision: float
+) -> float | None:
+    """Lowest score whose pairs at or above it are right with the stated precision.
+
+    Args:
+        scores: (n,), of the candidates.
+        is_same: (n,).
+        precision: in (0, 1].
+
+    Returns:
+        One of the scores; None where no threshold reaches the precision.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    right = np.cumsum(is_same[order])
+    last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]  # ties go together
+    good = np.flatnonzero(last & (right >= precision * np.arange(1, len(ordered) + 1)))
+    return float(ordered[good[-1]]) if len(good) else None

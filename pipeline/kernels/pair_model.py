@@ -1,8 +1,9 @@
 """A small calibrated model of "these two pictures are one photo", stored as JSON.
 
 Logistic regression on standardised signals, or one hidden layer of tanh units, then
-Platt's sigmoid fitted on held-out photos. The threshold is the lowest one whose precision on
-held-out photos reaches the stated one. Parameters are numbers in JSON: nothing is unpickled.
+Platt's sigmoid fitted on held-out photos. A threshold is the lowest one whose precision on held-out
+photos reaches a stated one; the model has those of several precisions. Parameters are numbers in
+JSON: nothing is unpickled.
 
 A model reads all signals, or all but the cosine: cosines of another encoder have another scale, so
 :func:`choose_model` takes the one whose encoder is the run's.
@@ -22,12 +23,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.neural_network import MLPClassifier
 
-from pipeline.kernels.calibration import fit_calibration
+from pipeline.kernels.calibration import fit_calibration, threshold_at_precision
 from pipeline.kernels.pair_signals import SIGNALS
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 PIXEL_SIGNALS: Final = tuple(name for name in SIGNALS if name != "cosine")
 """Signals that need no encoder."""
+PRECISIONS: Final = (0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995)
+"""Precisions that a fitted model states thresholds for, as far as its held-out photos reach."""
 _DECIMALS: Final = 6
 _CLIP: Final = 4.0
 """Standardised signals are cut here: pictures unlike the training ones must not run away."""
@@ -48,8 +51,8 @@ class PairModel:
         bias: of the decision value.
         slope: Platt's, >= 0.
         offset: Platt's.
-        threshold: probability from which a pair is taken for one photo.
-        precision: what the threshold was set for.
+        thresholds: (m, 2), a precision and the probability from which held-out pairs are right with
+            it; both ascend.
         trained_on: words on the photos.
         signals: names of the s signals it reads, of `SIGNALS`, in their order.
         encoder: whose cosines it knows; empty where it reads none.
@@ -63,8 +66,7 @@ class PairModel:
     bias: float
     slope: float = 1.0
     offset: float = 0.0
-    threshold: float = 0.5
-    precision: float = 0.95
+    thresholds: tuple[tuple[float, float], ...] = ()
     trained_on: str = ""
     signals: tuple[str, ...] = SIGNALS
     encoder: str = ""
@@ -91,6 +93,27 @@ class PairModel:
         """Calibrated probabilities (n,) that the pictures of each pair are one photo."""
         return np.asarray(expit(self.slope * self.decision(signals) + self.offset))
 
+    def threshold(self, precision: float) -> float:
+        """Probability from which pairs are right with at least this precision.
+
+        It holds for pairs like the held-out ones: where look-alikes are commoner among the
+        candidates, precision is lower at the same threshold.
+
+        Args:
+            precision: in (0, 1]; the model's next higher stated one counts.
+
+        Raises:
+            ValueError: the model states none so high.
+        """
+        found = [chance for stated, chance in self.thresholds if stated >= precision]
+        if not found:
+            stated = ", ".join(f"{each:g}" for each, _ in self.thresholds) or "none"
+            raise ValueError(
+                f"pair model: no threshold for precision {precision:g}, found those for {stated}. "
+                "Lower near_duplicates.verify.min_precision, or leave it to min_probability."
+            )
+        return found[0]
+
     def to_json(self) -> str:
         """The model as text, rounded to six decimals."""
         record: dict[str, Any] = {"format": _FORMAT}
@@ -99,6 +122,7 @@ class PairModel:
             if isinstance(value, np.ndarray):
                 value = value.round(_DECIMALS).tolist()
             record[item.name] = round(value, _DECIMALS) if isinstance(value, float) else value
+        record["thresholds"] = [[p, round(chance, _DECIMALS)] for p, chance in self.thresholds]
         return json.dumps(record, allow_nan=False)
 
     @classmethod
@@ -119,6 +143,7 @@ class PairModel:
                 "without the cosine. Fit it anew with `make fit_pair_model`."
             )
         record["signals"] = tuple(record["signals"])
+        record["thresholds"] = tuple(tuple(pair) for pair in record.get("thresholds", ()))
         arrays = {"mean", "scale", "hidden_weight", "hidden_bias", "weight"}
         missing = {item.name for item in fields(cls)} ^ set(record)
         if missing:
@@ -127,6 +152,7 @@ class PairModel:
             name: np.array(record[name], np.float64) for name in arrays
         }
         model = cls(**values)
+        _check_thresholds(model.thresholds)
         s, h = len(model.signals), len(model.hidden_bias)
         wanted = {"mean": (s,), "scale": (s,), "weight": (h or s,)} | (
             {"hidden_weight": (s, h)} if h else {}
@@ -136,6 +162,17 @@ class PairModel:
             if found.shape != shape or not np.isfinite(found).all():
                 raise ValueError(f"pair model: {name} has shape {found.shape}, expected {shape}.")
         return model
+
+
+def _check_thresholds(thresholds: Sequence[Sequence[Any]]) -> None:
+    """Raise ValueError unless pairs of numbers from 0 to 1 ascend in both."""
+    flat = np.array([*thresholds] or np.zeros((0, 2)), np.float64)
+    fits = flat.ndim == 2 and flat.shape[1] == 2 and bool(((flat >= 0) & (flat <= 1)).all())
+    if not fits or (np.diff(flat, axis=0) < 0).any():
+        raise ValueError(
+            f"pair model: thresholds are {thresholds}, expected pairs of a precision and a "
+            "probability, ascending."
+        )
 
 
 def choose_model(models: Sequence[PairModel], encoder: str) -> PairModel:
@@ -167,29 +204,26 @@ def fit_pair_model(
     is_same: NDArray[np.bool_],
     photo: NDArray[np.integer],
     *,
-    precision: float = 0.95,
     num_hidden: int = 0,
     num_folds: int = 5,
     decay: float = 1.0,
     trained_on: str = "",
     encoder: str = "",
 ) -> PairModel:
-    """Fit, calibrate and set the threshold.
+    """Fit, calibrate and set the thresholds, at the mix of pairs given here.
 
     Args:
         signals: (n, len(SIGNALS)), as `pair_signals` gives them.
         is_same: (n,), whether the pair is one photo.
         photo: (n,), photo that the first picture comes from. The pairs of a photo stay in one fold.
-        precision: what the threshold is set for, in (0, 1], at the mix of pairs given here.
         num_hidden: units of the hidden layer, 0 for logistic regression.
-        num_folds: of the photos, for calibration and threshold.
+        num_folds: of the photos, for calibration and thresholds.
         decay: weight of the squared parameters.
         trained_on: words kept in the model.
         encoder: whose cosines the signals hold; empty for a model that does not read them.
 
     Raises:
-        ValueError: fewer photos than folds, a fold without one of the outcomes, or no threshold
-            of this precision.
+        ValueError: fewer photos than folds, or a fold without one of the outcomes.
     """
     names = SIGNALS if encoder else PIXEL_SIGNALS
     _, group = np.unique(photo, return_inverse=True)
@@ -206,18 +240,13 @@ def fit_pair_model(
         held_out[~inside] = part.decision(signals[~inside])
     platt = fit_calibration("platt", held_out, is_same)
     chance = platt(held_out)
-    threshold = threshold_at_precision(chance, is_same, precision)
-    if threshold is None:
-        raise ValueError(
-            f"pair model: no threshold reaches precision {precision} on {len(chance)}."
-        )
+    found = [(stated, threshold_at_precision(chance, is_same, stated)) for stated in PRECISIONS]
     model = _fit(signals, is_same, names, num_hidden, decay)
     return replace(
         model,
         slope=float(platt.x[0]),
         offset=float(platt.x[1]),
-        threshold=threshold,
-        precision=precision,
+        thresholds=tuple((stated, least) for stated, least in found if least is not None),
         trained_on=trained_on,
         encoder=encoder,
     )
@@ -255,24 +284,3 @@ def _fit(
 
 
 _EPSILON: Final = 1e-9
-
-
-def threshold_at_precision(
-    scores: NDArray[np.floating], is_same: NDArray[np.bool_], precision: float
-) -> float | None:
-    """Lowest score whose pairs at or above it are right with the stated precision.
-
-    Args:
-        scores: (n,), of the candidates.
-        is_same: (n,).
-        precision: in (0, 1].
-
-    Returns:
-        One of the scores; None where no threshold reaches the precision.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    right = np.cumsum(is_same[order])
-    last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]  # ties go together
-    good = np.flatnonzero(last & (right >= precision * np.arange(1, len(ordered) + 1)))
-    return float(ordered[good[-1]]) if len(good) else None

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.files.storage import Storage
-from pipeline.runtime.frames import read_frame, rows_among
+from pipeline.runtime.frames import read_frame
 from pipeline.runtime.history import manifest_of
 from pipeline.runtime.logs import event
 from pipeline.runtime.manifest import (
@@ -30,7 +29,8 @@ from pipeline.runtime.manifest import (
 )
 from pipeline.runtime.planning import SOURCE, PlannedStage
 from pipeline.runtime.reader import bucket_path, read_table
-from pipeline.runtime.row_changes import COMPARED_ROWS, row_changes
+from pipeline.runtime.row_changes import row_changes
+from pipeline.runtime.scans import Parts
 from pipeline.stages.stage import ArrowMap
 from schemas import ALL
 
@@ -183,7 +183,7 @@ class PublishedRun:
         self, table: str, columns: Sequence[str], fn: ArrowMap, ddl: str, among: str | None = None
     ) -> DataFrame:
         """Rows of an input now and then, bucket by bucket; a task holds some batches of each."""
-        storage, chosen = self.storage, list(columns)
+        parts = Parts(self.storage, tuple(columns))
         pairs = [(self.now[table], self.now[among] if among else None),
                  (self.then[table], self.then[among] if among else None)]  # fmt: skip
         buckets = sorted({file.bucket for rows, _ in pairs for file in rows.files})
@@ -194,11 +194,8 @@ class PublishedRun:
         is_filtered = among is not None
 
         def read(name: str | None, others: str | None) -> Iterator[pa.RecordBatch]:
-            if name is None:
-                return
-            with storage.open_read(name) as handle:
-                rows = pq.ParquetFile(handle).iter_batches(COMPARED_ROWS, columns=chosen)
-                yield from rows_among(rows, storage, others, chosen[0]) if is_filtered else rows
+            keys = parts.keys(others) if is_filtered else None
+            return iter(()) if name is None else parts.rows(name, keys)
 
         def compare(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:

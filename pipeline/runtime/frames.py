@@ -1,12 +1,7 @@
-"""Files of a root as Spark's frames and as batches."""
+"""Files of a root as Spark's frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
@@ -50,15 +45,3 @@ def spark_path(storage: Storage, name: str) -> str:
         return f"file://{storage.path(name)}"
     uri = f"{storage.uri}/{name}"
     return "s3a://" + uri.removeprefix("s3://") if uri.startswith("s3://") else uri
-
-
-def rows_among(
-    batches: Iterable[pa.RecordBatch], storage: Storage, name: str | None, key: str
-) -> Iterator[pa.RecordBatch]:
-    """Rows whose key a part has; none where there is no such part."""
-    if name is None:
-        return
-    with storage.open_read(name) as handle:
-        known = pq.ParquetFile(handle).read(columns=[key])[key].combine_chunks()
-    for batch in batches:
-        yield batch.filter(pc.is_in(batch.column(key), known))

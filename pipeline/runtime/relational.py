@@ -6,10 +6,8 @@ import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,9 +15,9 @@ from pipeline.config.base import Params
 from pipeline.files.storage import Storage
 from pipeline.runtime.arrow_frames import spark_knows, write_by_arrow
 from pipeline.runtime.earlier import StagePast
-from pipeline.runtime.frames import by_arrow, file_names, rows_among, spark_path
+from pipeline.runtime.frames import by_arrow, file_names, spark_path
 from pipeline.runtime.manifest import FileStats, TableManifest
-from pipeline.runtime.places import locate_stored
+from pipeline.runtime.scans import BUCKET, InputFiles, Parts, bucket_column, scan_files, scan_keys
 from pipeline.runtime.writer import PartWriter
 from pipeline.stages.earlier import EarlierRun
 from pipeline.stages.stage import ArrowMap, RelationalStage, SmallTable, StoredColumn
@@ -27,19 +25,8 @@ from schemas.contract import Table
 
 logger = logging.getLogger(__name__)
 
-_BUCKET = "_bucket"
-SCAN_ROWS = 1 << 17
-"""Rows of a batch that a scan hands on."""
 SCRATCH = "_scratch"
 """Folder of a version with what a stage materialises, one folder a process in it."""
-
-
-class InputFiles(NamedTuple):
-    """An input table as a frame, its files with rows below the root, and how many rows it has."""
-
-    frame: DataFrame
-    names: list[str]
-    num_rows: int
 
 
 class RelationalContext:
@@ -103,42 +90,25 @@ class RelationalContext:
         among: DataFrame | None = None,
     ) -> DataFrame:
         """Columns of an input through ``fn``, read by pyarrow, one task a file."""
-        names, key = self._files(df), columns[0]
-        others = None if among is None else self._files(among)
-        if names is None or (among is not None and others is None):
+        given, key = self._input(df), columns[0]
+        beside = None if among is None else self._input(among)
+        is_set = among is not None and beside is None
+        if given is None or (is_set and not given.num_buckets):
             if places is not None:
                 raise ValueError(f"{places.name}: its table is no input table of this stage.")
             if among is not None:
                 df = df.join(among.select(key), on=key, how="left_semi")
             return df.select(*columns).mapInArrow(fn, ddl)
-        if not names:  # no rows
+        if not given.names:  # no rows
             return self._spark.createDataFrame([], ddl)
-        # A bucket's part has one name in every table.
-        twin = {name.rsplit("/", 1)[-1]: name for name in others or ()}
-        storage, chosen = self.storage, list(columns)
-
-        def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for number in batch.column("id").to_pylist():
-                    name = names[number]
-                    with storage.open_read(name) as handle:
-                        if places is None:
-                            rows = pq.ParquetFile(handle).iter_batches(SCAN_ROWS, columns=chosen)
-                        else:
-                            rows = locate_stored(handle, name, chosen, *places)
-                        if others is not None:
-                            rows = rows_among(rows, storage, twin.get(name.rsplit("/", 1)[-1]), key)
-                        yield from fn(rows)
-
-        # A partition a file, without a shuffle.
-        return self._spark.range(0, len(names), 1, len(names)).mapInArrow(read, ddl)
-
-    def _files(self, df: DataFrame) -> list[str] | None:
-        """Files of an input table below the root; None for any other frame."""
-        known = self._input(df)
-        return None if known is None else known.names
+        parts = Parts(self.storage, tuple(columns), places)
+        if among is not None and is_set:
+            return scan_keys(parts, given, among, fn, ddl)
+        others = None if beside is None else beside.names
+        return scan_files(self._spark, parts, given.names, others, fn, ddl)
 
     def _input(self, df: DataFrame) -> InputFiles | None:
+        """An input table; None for any other frame."""
         return next((given for given in self._inputs if given.frame is df), None)
 
     def clear(self) -> None:
@@ -177,7 +147,7 @@ def run_relational(
         ValueError: the function returned other tables than it declares.
     """
     read = [
-        InputFiles(given, file_names(manifest), manifest.num_rows)
+        InputFiles(given, file_names(manifest), manifest.num_rows, manifest.num_buckets)
         for name, manifest in manifests.items()
         if manifest is not None and isinstance(given := inputs[name], DataFrame)
     ]
@@ -208,14 +178,11 @@ def write_frame(
 
     Cost: one shuffle of the table, and its rows once through Arrow into Python.
     """
-    key = table.key[0]
-    hashed = F.col(key) if table[key].type in {"int", "bigint"} else F.xxhash64(F.col(key))
-    bucket = F.pmod(hashed, F.lit(num_buckets)).cast("int")
+    found = df.select(*table.column_names)
     rows = (
-        df.select(*table.column_names)
-        .withColumn(_BUCKET, bucket)
-        .repartitionById(num_buckets, F.col(_BUCKET))
-        .sortWithinPartitions(_BUCKET, *table.key)
+        found.select("*", bucket_column(found, table.key[0], num_buckets))
+        .repartitionById(num_buckets, F.col(BUCKET))
+        .sortWithinPartitions(BUCKET, *table.key)
     )
     write = _writer(table, storage, f"{folder}/{table.name}", num_buckets)
     stats = [
@@ -263,7 +230,7 @@ def _by_bucket(rows: pa.Table, table: Table, num_buckets: int) -> Iterator[tuple
     """Runs of equal bucket, in order; nearly always one run."""
     if rows.num_rows == 0:
         return
-    found = rows.column(_BUCKET).to_numpy()
+    found = rows.column(BUCKET).to_numpy()
     payload = rows.select(table.column_names)
     start = 0
     for stop in [*(int(i) + 1 for i in (found[1:] != found[:-1]).nonzero()[0]), len(found)]:

@@ -11,9 +11,6 @@ import pyarrow.compute as pc
 from pipeline.runtime.reader import first_after
 from pipeline.stages.earlier import CHANGE, GONE, NEW, SAME
 
-COMPARED_ROWS = 1 << 14
-"""Rows of a batch: thumbnails of 4 KB are 64 MiB."""
-
 
 def row_changes(
     now: Iterator[pa.RecordBatch], then: Iterator[pa.RecordBatch]

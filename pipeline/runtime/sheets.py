@@ -13,9 +13,11 @@ from PIL import Image
 
 from pipeline.config.run import RunConfig
 from pipeline.kernels.hashing import hash64
+from pipeline.kernels.pair_model import PairModel
 from pipeline.report import figures
 from pipeline.report.page import Section
 from pipeline.runtime.catalog import Catalog, rows_of
+from pipeline.stages.verify_near_duplicates import rule_of
 
 Picture = NDArray[np.uint8]
 SIDE = 128
@@ -86,9 +88,10 @@ def near_duplicates(catalog: Catalog, config: RunConfig) -> list[tuple[Section, 
 def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section, Figure | None]]:
     """Pairs next to the least probability, from both sides, and how many there are in all."""
     tables = ("near_duplicate_pairs", "rejected_pairs")
-    if not all(catalog.has(name) for name in tables):
+    if not all(catalog.has(name) for name in (*tables, "pair_models")):
         return []
-    limit = config.near_duplicates.verify.min_probability
+    model = PairModel.from_json(catalog.read("pair_models")["model"][0].as_py())
+    limit = rule_of(model, config.near_duplicates).min_probability
     found = [_nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
     counts = [int(histogram.sum()) for _, histogram in found]
     if not any(counts):

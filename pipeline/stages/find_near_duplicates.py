@@ -4,9 +4,9 @@ With verification (``near_duplicates.verify``) these are candidates within wider
 image; without it they are the pairs within the thresholds.
 
 Cost at 1.329 billion images: equal digests one shuffle (60 GB). Perceptual radius 4 is 35 tables:
-8 bytes a hash and table shuffled, packed (370 GB); over all turns eight hashes an image, not packed
-and of 17 bytes (6.3 TB; radius 6 has 210 tables, so stay at 4 there), and one narrow read of the
-thumbnails (5.4 TB). Semantic 3 probes of 1 KB (4 TB) shuffled
+8 bytes a hash and table shuffled, packed (370 GB); over all turns eight hashes an image (3 TB;
+radius 6 has 210 tables, so stay at 4 there), eight names of some 30 bytes (320 GB), and one narrow
+read of the thumbnails (5.4 TB). Semantic 3 probes of 1 KB (4 TB) shuffled
 and 17,000 images a cell compared, some 10^16 operations. The cap shuffles every candidate twice, at
 most 2 x 10^10 rows of 60 bytes (1 TB). Each tier can be switched off.
 

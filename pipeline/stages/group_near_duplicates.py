@@ -1,10 +1,13 @@
 """Groups of near-duplicates and the image that is kept of each (SPEC N4, N5).
 
 Cost at 1.329 billion images, some 30% of which have near-duplicates: components over 10^9 edges in
-about ten rounds of 100 GB shuffled; one join of the members with fingerprints and embeddings
-(0.5 TB), with verification of their thumbnails as well (1.6 TB). A component is peeled by one task,
-its equal copies as one row; verification adds 4 KB a member, and 2.6 ms for each that is compared
-with a kept image to which it is related, some 300 core-hours.
+about ten rounds of 100 GB shuffled; one join of the members with their embeddings (0.4 TB), with
+verification of their thumbnails as well (1.6 TB). Of pictures that stand alone once equal copies
+are one, neither is fetched. Fetched is by key: identifiers go to the files, and row groups that
+hold none of them are not read; where every row group holds one, the two columns are read once,
+narrowly (6.7 TB). A component is peeled by one task, its equal copies as one row; verification adds
+4 KB a member, and 2.6 ms for each that is compared with a kept image to which it is related, some
+300 core-hours.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipeline.config.images import NearDuplicateParams
+from pipeline.kernels.fingerprints import THUMBNAIL_SIDE
 from pipeline.kernels.groups import (
     NONE,
     TIER_NAMES,
@@ -96,27 +100,57 @@ def group_near_duplicates(
     members = nodes.join(signals, on="image_id", how="inner").join(labels, "image_id", how="left")
     members = members.withColumn("num_labels", F.coalesce("num_labels", F.lit(0)))
     members = ctx.materialise(with_blocked(members, image_fingerprints, blocked_images))
-    pictures = image_embeddings
-    rule = None
-    if params.verify.enabled:
-        rule = rule_of(model_of(pair_models), params)
-        thumbnails = image_fingerprints.select("image_id", "thumbnail")
-        pictures = thumbnails.join(image_embeddings, on="image_id", how="left")
-    return {"duplicate_groups": _groups(members, pictures, params, rule)}
+    rule = rule_of(model_of(pair_models), params) if params.verify.enabled else None
+    contents = ctx.materialise(_contents(members))
+    rows = _with_signals(contents, image_fingerprints, image_embeddings, rule is not None, ctx)
+    return {"duplicate_groups": _groups(members, rows, params, rule)}
 
 
-def _groups(
-    members: DataFrame, pictures: DataFrame, params: NearDuplicateParams, rule: PairRule | None
-) -> DataFrame:
-    """Peel one row a component and content, then give equal copies their kept image."""
+def _contents(members: DataFrame) -> DataFrame:
+    """One row a component and content, the best, with the number of contents of its component."""
     # Of equal bytes all signals are equal but for these.
     rank = F.struct((-F.col("num_labels")).alias("labels"), F.col("image_id").alias("image_id"))
     columns = ("image_id", "sha256", "phash", "is_flat", "area", "num_labels", "has_blocked_bytes")
     best = members.groupBy("component", "content").agg(
         F.min_by(F.struct(*columns), rank).alias("best")
     )
-    rows = best.select("component", "content", "best.*")
-    rows = rows.join(pictures, on="image_id", how="left")
+    whole = Window.partitionBy("component").rowsBetween(
+        Window.unboundedPreceding, Window.unboundedFollowing
+    )
+    num_contents = F.count("*").over(whole).alias("num_contents")
+    return best.select("component", "content", "best.*", num_contents)
+
+
+def _with_signals(
+    contents: DataFrame,
+    image_fingerprints: DataFrame,
+    image_embeddings: DataFrame,
+    is_verified: bool,
+    ctx: StageContext,
+) -> DataFrame:
+    """Rows with embedding and thumbnail, null where a component has nothing to compare."""
+    compared = contents.where(F.col("num_contents") > 1).select("image_id")
+    tables = {"embedding": image_embeddings}
+    if is_verified:
+        tables["thumbnail"] = image_fingerprints
+    rows = contents.drop("num_contents")
+    for name, table in tables.items():
+        columns = ("image_id", name)
+        found = ctx.scan(table, columns, _values, f"image_id string, {name} binary", among=compared)
+        rows = rows.join(found, on="image_id", how="left")
+    return rows
+
+
+def _values(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        columns = [batch.column(0), batch.column(1).cast(pa.binary())]
+        yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _groups(
+    members: DataFrame, rows: DataFrame, params: NearDuplicateParams, rule: PairRule | None
+) -> DataFrame:
+    """Peel one row a component and content, then give equal copies their kept image."""
 
     def peel(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for group in whole_keys(batches, "component"):
@@ -186,7 +220,8 @@ def _verifier(
     contents = codes if params.exact else np.arange(len(codes))
     phash, is_flat = rows["phash"].to_numpy().view(np.uint64), rows["is_flat"].to_numpy()
     if rule is not None:
-        thumbnails = as_thumbnails(rows["thumbnail"].to_pylist())
+        unseen = bytes(THUMBNAIL_SIDE**2)  # of a picture that is compared with none
+        thumbnails = as_thumbnails(rows["thumbnail"].fill_null(unseen).to_pylist())
         hashes = turned_hashes(thumbnails)
         return PictureVerifier(
             contents, phash, is_flat, None, vectors, 1.0, thumbnails, hashes, rule

@@ -103,11 +103,16 @@ def verify_near_duplicates(
 
 
 def rule_of(model: PairModel, params: NearDuplicateParams) -> PairRule:
-    """What counts as a candidate and as a near-duplicate, by the parameters."""
+    """What counts as a candidate and as a near-duplicate, by the parameters.
+
+    Raises:
+        ValueError: the model states no threshold for the precision asked for.
+    """
     limits = params.verify
+    stated = limits.min_precision
     return PairRule(
         model,
-        limits.min_probability,
+        limits.min_probability if stated is None else model.threshold(stated),
         limits.max_hamming if params.perceptual else None,
         limits.turned,
         limits.min_cosine if params.semantic else None,

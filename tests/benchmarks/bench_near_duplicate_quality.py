@@ -77,7 +77,7 @@ def run(size: Size) -> Measurement:
     ours = in_process(_ours, train, evaluate, environment=ONE_THREAD)
     seconds |= ours.value["seconds"]
     peak["ours"], quality["model_at_own_threshold"] = ours.peak_mib, ours.value["own"]
-    quality["at_min_probability"] = ours.value["defaults"]
+    quality["at_limits"] = ours.value["at_limits"]
     say("ours")
     peer = in_process(_imagededup, evaluate, environment=ONE_THREAD)
     seconds["imagededup_phash"], peak["imagededup_phash"] = peer.seconds, peer.peak_mib
@@ -176,20 +176,24 @@ def _ours(train: list[bytes], evaluate: list[bytes]) -> dict[str, Any]:
     known, pixels = map(PairModel.from_json, packaged.read_text().splitlines())
     systems["ours_packaged"] = _ranked(pairs, known.predict(pairs.signals))
     systems["ours_packaged_without_cosine"] = _ranked(pairs, pixels.predict(pairs.signals))
-    at_defaults = {
-        name: _at(pairs, packaged_model.predict(pairs.signals), limits.min_probability)
-        for name, packaged_model in (("packaged", known), ("packaged_without_cosine", pixels))
+    at_limits = {
+        f"{name}, {limit}": _at(pairs, each.predict(pairs.signals), threshold)
+        for name, each in (("packaged", known), ("packaged_without_cosine", pixels))
+        for limit, threshold in (
+            ("min_probability", limits.min_probability),
+            *((f"min_precision {stated:g}", chance) for stated, chance in each.thresholds),
+        )
     }
     own = {
-        "threshold": model.threshold,
+        "threshold": model.threshold(PRECISION),
         "pooled_threshold": pooled_threshold(systems["ours"].of(POOL)),
-        **_at(pairs, chance, model.threshold),
+        **_at(pairs, chance, model.threshold(PRECISION)),
     }
     return {
         "systems": systems,
         "seconds": seconds,
         "own": own,
-        "defaults": at_defaults,
+        "at_limits": at_limits,
         "pairs": len(pairs.photo),
         "overflow": pairs.overflow,
     }

@@ -197,7 +197,8 @@ def faiss_ivf(
 
 def _context(spark: Any, table: str, scratch: str, frame: Any) -> Any:
     from pipeline.files.storage import open_storage
-    from pipeline.runtime.relational import InputFiles, RelationalContext
+    from pipeline.runtime.relational import RelationalContext
+    from pipeline.runtime.scans import InputFiles
 
     root = open_storage(str(Path(table).parent))
     names = [f"{Path(table).name}/{file.name}" for file in sorted(Path(table).iterdir())]

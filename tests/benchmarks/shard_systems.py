@@ -41,7 +41,8 @@ def ours(world: World, warm: World, out: str) -> tuple[float, dict[str, str]]:
 
 def _release(spark: Any, world: World) -> dict[str, str]:
     from pipeline.config.dataset import WriteReleaseParams
-    from pipeline.runtime.relational import InputFiles, RelationalContext
+    from pipeline.runtime.relational import RelationalContext
+    from pipeline.runtime.scans import InputFiles
     from pipeline.stages.write_release import write_release
     from schemas.dataset import SHARD_ASSIGNMENTS
 

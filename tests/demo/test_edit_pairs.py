@@ -74,8 +74,8 @@ def test_true_pairs_stand_out(pairs: Pairs) -> None:
 
 
 def test_a_verifier_is_fitted(pairs: Pairs) -> None:
-    model = fit(pairs, precision=0.9, num_hidden=0, words="five")
-    taken = model.predict(pairs.signals) >= model.threshold
+    model = fit(pairs, num_hidden=0, words="five")
+    taken = model.predict(pairs.signals) >= model.threshold(0.9)
     assert pairs.is_same[taken].mean() > 0.85
     assert pairs.is_same[taken].sum() > 0.8 * pairs.is_same.sum()
     assert model.trained_on == "five"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pipeline.kernels.calibration import threshold_at_precision
 from pipeline.kernels.pair_model import (
+    PRECISIONS,
     PairModel,
     choose_model,
     fit_pair_model,
-    threshold_at_precision,
 )
 from pipeline.kernels.pair_signals import SIGNALS
 
@@ -27,23 +29,24 @@ def planted(n: int = 1800, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nd
 @pytest.mark.parametrize("num_hidden", [0, 4])
 def test_planted_chance_is_found(num_hidden: int) -> None:
     x, is_same, photo, _ = planted()
-    options = {"num_hidden": num_hidden, "precision": 0.9, "decay": 10.0}
+    options = {"num_hidden": num_hidden, "decay": 10.0}
     model = fit_pair_model(x, is_same, photo, encoder="planted", **options)
     new, truth, _, chance = planted(4000, seed=1)
     predicted = model.predict(new)
     assert np.abs(predicted - chance).mean() < 0.07  # calibrated, on pairs never seen
-    taken = predicted >= model.threshold
+    taken = predicted >= model.threshold(0.9)
     assert truth[taken].mean() > 0.85
 
 
 def test_a_model_survives_json() -> None:
     x, is_same, photo, _ = planted()
     for encoder in ("planted", ""):
-        words = {"trained_on": "planted", "encoder": encoder, "precision": 0.8}
+        words = {"trained_on": "planted", "encoder": encoder}
         model = fit_pair_model(x, is_same, photo, num_hidden=3, **words)
         read = PairModel.from_json(model.to_json())
         assert np.abs(read.predict(x) - model.predict(x)).max() < 1e-4
-        assert (read.trained_on, read.precision) == ("planted", 0.8)
+        assert read.trained_on == "planted"
+        assert np.allclose(read.thresholds, model.thresholds, atol=1e-6)
         assert (read.encoder, read.uses_cosine) == (encoder, bool(encoder))
         assert read.to_json() == model.to_json()
 
@@ -51,12 +54,15 @@ def test_a_model_survives_json() -> None:
 def test_a_model_of_other_signals_is_refused() -> None:
     x, is_same, photo, _ = planted()
     record = json.loads(fit_pair_model(x, is_same, photo, encoder="planted").to_json())
-    with pytest.raises(ValueError, match="expected format 2 with signals"):
+    with pytest.raises(ValueError, match="expected format 3 with signals"):
         PairModel.from_json(json.dumps(record | {"signals": ["cosine"]}))
     with pytest.raises(ValueError, match="missing or unknown slope"):
         PairModel.from_json(json.dumps({k: v for k, v in record.items() if k != "slope"}))
     with pytest.raises(ValueError, match="mean has shape"):
         PairModel.from_json(json.dumps(record | {"mean": [0.0]}))
+    for wrong in ([[0.9, 0.5], [0.95, 0.4]], [[0.9, 1.5]], [[0.9]]):
+        with pytest.raises(ValueError, match="expected pairs of a precision and a probability"):
+            PairModel.from_json(json.dumps(record | {"thresholds": wrong}))
 
 
 def test_decision_by_hand() -> None:
@@ -74,7 +80,7 @@ def test_decision_by_hand() -> None:
 @pytest.mark.parametrize("num_hidden", [0, 3])
 def test_a_model_without_the_cosine_does_not_read_it(num_hidden: int) -> None:
     x, is_same, photo, _ = planted()
-    model = fit_pair_model(x, is_same, photo, num_hidden=num_hidden, precision=0.8)
+    model = fit_pair_model(x, is_same, photo, num_hidden=num_hidden)
     assert not model.uses_cosine
     other = x.copy()
     other[:, SIGNALS.index("cosine")] = np.nan
@@ -96,8 +102,7 @@ def test_a_missing_cosine_counts_as_the_mean() -> None:
 def test_the_model_of_the_encoder_is_chosen() -> None:
     x, is_same, photo, _ = planted()
     ours, theirs, pixels = (
-        fit_pair_model(x, is_same, photo, encoder=encoder, precision=0.8)
-        for encoder in ("ours", "theirs", "")
+        fit_pair_model(x, is_same, photo, encoder=encoder) for encoder in ("ours", "theirs", "")
     )
     assert choose_model([ours, theirs, pixels], "theirs") is theirs
     assert choose_model([ours, pixels], "theirs") is pixels
@@ -109,6 +114,20 @@ def test_the_model_of_the_encoder_is_chosen() -> None:
         choose_model([], "ours")
     with pytest.raises(ValueError, match="not JSON"):
         PairModel.from_json("no model")
+
+
+def test_the_threshold_of_the_next_higher_stated_precision_is_taken() -> None:
+    x, is_same, photo, _ = planted()
+    fitted = fit_pair_model(x, is_same, photo)
+    model = replace(fitted, thresholds=((0.8, 0.4), (0.95, 0.7)))
+    assert [model.threshold(p) for p in (0.5, 0.8, 0.81, 0.95)] == [0.4, 0.4, 0.7, 0.7]
+    with pytest.raises(ValueError, match=r"no threshold for precision 0\.96, found .* 0\.8, 0\.95"):
+        model.threshold(0.96)
+    with pytest.raises(ValueError, match="found those for none"):
+        replace(model, thresholds=()).threshold(0.5)
+    assert [p for p, _ in fitted.thresholds] == list(PRECISIONS[: len(fitted.thresholds)])
+    chances = [chance for _, chance in fitted.thresholds]
+    assert chances == sorted(chances)
 
 
 def test_threshold_by_hand() -> None:

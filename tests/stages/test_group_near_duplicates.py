@@ -1,10 +1,12 @@
 """Groups worked by hand: order of keeping, drift, copies, opt-outs, validation images."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from near_duplicate_rows import Context, frame, packed, print_row
+from near_duplicate_rows import Context, collected, frame, packed, print_row, small
 
 from pipeline.config.images import NearDuplicateParams, VerifyParams
+from pipeline.kernels.pair_model import PIXEL_SIGNALS, PairModel
 from pipeline.stages.group_near_duplicates import group_near_duplicates
 
 FAR = 0xFFFF << 32
@@ -120,6 +122,42 @@ def grouped(spark, partitions, with_validation, **options):
 
 def test_groups_by_hand(spark):
     assert grouped(spark, 4, with_validation=True) == by_hand(BY_HAND)
+
+
+def test_thumbnails_are_fetched_of_pictures_that_are_compared(spark):
+    """The others have thumbnails that no kernel would take."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (64, 64), np.uint8).tobytes()
+    rows = [
+        print_row("a1", "a", thumbnail=picture),
+        print_row("a2", "b", width=9, thumbnail=picture),
+        print_row("c1", "c"),  # copies of one file: one picture, compared with none
+        print_row("c2", "c"),
+        print_row("d", "d"),  # in no pair
+    ]
+    pairs = [{"image_id_a": a, "image_id_b": b} for a, b in (("a1", "a2"), ("c1", "c2"))]
+    none = [frame(spark, name, []) for name in ("image_embeddings", "image_labels")]
+    params = NearDuplicateParams(verify=VerifyParams(min_probability=0.5))
+    found = group_near_duplicates(
+        frame(spark, "near_duplicate_pairs", [p | {"tier": "any", "distance": 0.0} for p in pairs]),
+        frame(spark, "image_fingerprints", rows, 2),
+        *none, None, None, sure_model(), params, Context(),
+    )["duplicate_groups"]  # fmt: skip
+    kept = collected(found, "image_id", "kept_image_id", "tier")
+    assert kept == [
+        ("a1", "a1", ""),
+        ("a2", "a1", "verified"),
+        ("c1", "c1", ""),
+        ("c2", "c1", "exact"),
+    ]
+
+
+def sure_model():
+    """A model that takes every related pair, as a small table."""
+    zeros = np.zeros(len(PIXEL_SIGNALS))
+    none = np.zeros((len(PIXEL_SIGNALS), 0))
+    model = PairModel(zeros, zeros + 1, none, np.zeros(0), zeros, 9.0, signals=PIXEL_SIGNALS)
+    return small(pa.table({"encoder": [""], "model": [model.to_json()]}))
 
 
 def test_without_verification_neighbours_are_enough_and_tiers_that_are_off_are_not_named(spark):

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image
 from pipeline.config.images import NearDuplicateParams, VerifyParams
 from pipeline.config.run import RunConfig
 from pipeline.config.runtime import RuntimeParams
-from pipeline.demo.edit_pairs import demo_pictures
+from pipeline.demo.edit_pairs import MODELS, demo_pictures
 from pipeline.demo.planted_pictures import encode, make_picture
 from pipeline.files.storage import open_storage
 from pipeline.kernels.edits import edit_family
+from pipeline.kernels.pair_model import PairModel
 from pipeline.runtime.lifecycle import Lifecycle
 from pipeline.runtime.planning import plan_chain
 from pipeline.runtime.reader import read_table
@@ -28,6 +30,7 @@ from pipeline.stages import (
     train_cells,
     verify_near_duplicates,
 )
+from pipeline.stages.verify_near_duplicates import rule_of
 from schemas.ingested import IMAGE_EMBEDDINGS, IMAGES
 from schemas.labels import IMAGE_LABELS
 
@@ -117,6 +120,19 @@ def test_one_image_of_each_family_remains_and_all_look_alikes(result):
     for image_id, row in dropped.items():
         assert image_id[:2] == row["other_id"][:2]
         assert row["distance"] <= 1 - PARAMS.verify.min_probability
+
+
+def test_a_stated_precision_takes_the_place_of_the_probability():
+    text = (resources.files("pipeline.demo") / "data" / MODELS).read_text()
+    model = PairModel.from_json(text.splitlines()[0])
+    assert dict(model.thresholds)[0.95] == pytest.approx(0.539746)
+    by_default, stated = (
+        rule_of(model, NearDuplicateParams(verify=limits)).min_probability
+        for limits in (VerifyParams(), VerifyParams(min_precision=0.95))
+    )
+    assert (by_default, stated) == (0.9, model.threshold(0.95))
+    with pytest.raises(ValueError, match="no threshold for precision 1"):
+        rule_of(model, NearDuplicateParams(verify=VerifyParams(min_precision=1)))
 
 
 def test_look_alikes_were_candidates_and_are_counted_as_rejected(result):
