@@ -25,20 +25,10 @@ from pipeline.kernels.block_keys import (
     first_match,
     permute,
     plan_tables,
-    table_keys,
     unpermute,
 )
 
-__all__ = [
-    "NearHashes",
-    "NearPairs",
-    "TablePlan",
-    "near_hashes",
-    "near_pairs",
-    "near_pairs_between",
-    "plan_tables",
-    "table_keys",
-]
+__all__ = ["NearHashes", "NearPairs", "near_hashes", "near_pairs", "near_pairs_between"]
 
 BLOCK = 1 << 16
 """Rows of scratch: fits the second-level cache."""

@@ -5,20 +5,16 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels import block_keys, hamming
-from pipeline.kernels.block_keys import permute, table_routes, unpermute
-from pipeline.kernels.collapse import split_firsts
+from pipeline.kernels.block_keys import permute, plan_tables, table_keys, table_routes, unpermute
 from pipeline.kernels.hamming import (
     near_hashes,
     near_pairs,
     near_pairs_between,
-    plan_tables,
-    table_keys,
 )
 
 RADII = range(9)
@@ -287,22 +283,3 @@ def test_permuting_keeps_distances(values, radius):
         same = table_keys(hashes, plan, table) == table_keys(hashes, plan, table)[0]
         np.testing.assert_array_equal(agree, same)
         assert free >= 0
-
-
-def test_firsts_by_hand():
-    hashes = np.array([9, 7, 9, 9, 7, 1], dtype=np.uint64)
-    got = split_firsts(hashes, pa.array(["d", "é", "b", "c", "f", "a"]))
-    assert got.firsts.tolist() == [5, 4, 2]
-    assert sorted(got.others.tolist()) == [0, 1, 3]
-    assert hashes[got.others].tolist() == [7, 9, 9]
-    numbers = split_firsts(hashes, pa.array([5, 4, 3, 2, 1, 0]))
-    assert numbers.firsts.tolist() == [5, 4, 3]
-    nothing = split_firsts(hashes[:0], pa.array([], pa.string()))
-    assert len(nothing.firsts) == len(nothing.others) == 0
-
-
-def test_a_million_copies_are_one_hash():
-    hashes = np.full(1_000_000, 42, dtype=np.uint64)
-    got = split_firsts(hashes, pa.array(np.arange(1_000_000)[::-1].copy()))
-    assert got.firsts.tolist() == [999_999]
-    assert len(got.others) == 999_999
