@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.train import TrainParams
-from pipeline.train.data import Batch, Position, StepBatch
+from pipeline.train.batch import Batch, Position, StepBatch
 from pipeline.train.distributed import World
 from pipeline.train.events import event
 from pipeline.train.loss import Labels, LossSum, loss_sum
