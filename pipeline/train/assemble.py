@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from pipeline.config.train import TrainParams
 from pipeline.files.fetch import Content, fetch_in_order
@@ -89,8 +92,7 @@ class Assembler:
         keys = pa.array([w.key for w in wanted], pa.string())
         copies = np.array([w.copy for w in wanted], np.int64)
         uniforms = crop_uniforms(keys, copies, self._params.seed, epoch).tolist()
-        size = self._rule.size
-        images = torch.zeros((len(wanted), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        images = _blank(len(wanted), self._rule.size)
         valid, failures = np.zeros(len(wanted), np.bool_), []
         for i, (w, content) in enumerate(self._contents(wanted)):
             try:
@@ -101,7 +103,7 @@ class Assembler:
                 images[i] = crop_image(bytes(content), suffix, self._rule, uniforms[i])
                 valid[i] = True
             except CorruptSampleError as error:
-                failures.append(f"{self._release.shards[w.shard].name} {w.key}: {error}")
+                failures.append(f"{self._release.shards.name(w.shard)} {w.key}: {error}")
         labels = [
             self._labels(w, epoch) if v else _NONE for w, v in zip(wanted, valid, strict=True)
         ]
@@ -119,7 +121,7 @@ class Assembler:
     def _wanted(self, shard: int, place: int, epoch: int) -> _Wanted:
         found = self._shard(shard, epoch)
         if isinstance(found, CorruptSampleError):
-            name = self._release.shards[shard].name
+            name = self._release.shards.name(shard)
             return _Wanted(shard, None, place, 0, f"{name}#{place}", str(found))
         row, copy = found.sample(place)
         return _Wanted(shard, found.members, row, copy, str(found.members.keys[row]), "")
@@ -178,6 +180,21 @@ class Assembler:
                 f"{total_weight(weights)}, expected {self._weights[shard]} as in manifest.json."
             )
         return OpenShard(index, epoch, draw_shard(index, weights, shard, self._params.seed, epoch))
+
+
+def _blank(count: int, size: int) -> Tensor:
+    """Black images, uint8 (count, 3, size, size), channels last.
+
+    A loader process puts them where the trainer can see them: torch would copy them there.
+    """
+    shape = (count, size, size, 3)
+    if get_worker_info() is None:
+        return torch.zeros(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = torch.empty(0, dtype=torch.uint8)
+    # New shared memory is zero. torch's own default_collate asks for it by the same call.
+    share: Callable[..., torch.UntypedStorage] = images.untyped_storage()._new_shared
+    images.set_(share(math.prod(shape), device="cpu"))
+    return images.view(shape).permute(0, 3, 1, 2)
 
 
 _NONE = np.empty(0, np.int32)
