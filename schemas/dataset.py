@@ -190,6 +190,13 @@ SHARDS = Table(
         Column(name="sha256", type="string", doc=_SHA256),
         Column(name="index", type="string", doc="path of its member index in the release"),
         Column(name="index_sha256", type="string", doc=_SHA256),
+        Column(
+            name="weight",
+            type="double",
+            doc="sum of its samples' weights, each to 2^-20: what an epoch of the release's policy"
+            " shows of it on average",
+            min=0,
+        ),
     ),
 )
 RELEASE_STATISTICS = Table(

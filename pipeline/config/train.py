@@ -88,6 +88,10 @@ class DataParams(Params):
     """Subtracted from RGB in [0, 1]."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """RGB in [0, 1] is divided by this after the mean is off."""
+    decode_margin: float | None = Field(None, ge=1)
+    """JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where the crop's sides then still are this
+    many times image_size; None decodes all at full size. It pays for photos of several megapixels
+    only: `make bench BENCH=loader` measures speed and the change of the pixels."""
     max_pixels: int = Field(89_478_485, ge=1)
     """Pictures whose header announces more pixels are not decoded, and count as corrupt."""
     max_corrupt_rate: float = Field(0.01, ge=0, le=1)
@@ -207,6 +211,18 @@ class RunParams(Params):
     """Steps each loader process prepares ahead."""
     index_cache: int = Field(64, ge=1)
     """Shard indexes a loader process keeps in memory (about 1 MB each at 10,000 samples)."""
+    read_seconds: float = Field(30.0, gt=0)
+    """Time-out of one try to read from an object store."""
+    read_retries: int = Field(3, ge=0)
+    """Further tries after a failed one; the pause before each doubles from 0.1 s."""
+    read_threads: int = Field(16, ge=1)
+    """Images a loader process reads at once from an object store."""
+    shard_cache: str | None = None
+    """Local folder in which whole shards of an object store are kept, checked against the
+    manifest's sha256; the processes of a machine share it. It pays where a machine's shards fit:
+    a chunk of a shard is read a lane, so a small cache fetches shards again and again."""
+    shard_cache_bytes: int = Field(200 * 2**30, ge=1)
+    """Most bytes in `shard_cache`; the shards that were not used for longest are dropped."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of torch per training process; None leaves torch's choice (torchrun sets 1)."""
     checkpoint_every: int = Field(1000, ge=1)

@@ -42,6 +42,12 @@ class FetchPolicy:
     retries: int = 3
     threads: int = 16
 
+    @property
+    def longest_seconds(self) -> float:
+        """Time after which a read has come or failed."""
+        pauses = _FIRST_PAUSE_SECONDS * ((1 << self.retries) - 1)
+        return self.seconds * (self.retries + 1) + pauses
+
 
 def fetch(uri: str, max_bytes: int, policy: FetchPolicy) -> bytes:
     """Content of a file, at most ``max_bytes + 1`` bytes of it.
@@ -76,6 +82,21 @@ def fetch_range(storage: Storage, name: str, offset: int, size: int, policy: Fet
         OSError: as :func:`fetch`.
     """
     return _try(lambda: storage.read_range(name, offset, size), name, storage.is_local, policy)
+
+
+def fetch_file(storage: Storage, name: str, policy: FetchPolicy) -> bytes:
+    """Whole content of a file below a root.
+
+    Args:
+        storage: root.
+        name: of the file.
+        policy: see there.
+
+    Raises:
+        TimeoutError: as :func:`fetch`.
+        OSError: as :func:`fetch`.
+    """
+    return _try(lambda: storage.read_bytes(name), name, storage.is_local, policy)
 
 
 def _try(read: Callable[[], bytes], what: str, is_near: bool, policy: FetchPolicy) -> bytes:

@@ -192,6 +192,12 @@ def to_fixed_point(weights: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.rint(weights * FIXED_POINT), np.int64)
 
 
+def total_weight(weights: NDArray[np.floating]) -> float:
+    """Sum of weights in whole units of 1 / FIXED_POINT: exact, the same in any order."""
+    units = to_fixed_point(np.asarray(weights, np.float64))
+    return int(units.sum()) / FIXED_POINT
+
+
 def label_sums(
     offsets: NDArray[np.int64],
     label_ids: NDArray[np.integer],

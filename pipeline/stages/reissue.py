@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.files.sink import FileSink
 from pipeline.files.storage import Storage
+from pipeline.kernels.resampling import total_weight
 from pipeline.kernels.samples import sample_key
 from pipeline.kernels.tar import TarLayout
 from pipeline.kernels.tar_read import Member, TarReader
@@ -267,7 +268,7 @@ def _count(tally: Tally, image: Member, record: dict[str, Any]) -> None:
 
 def _write_index(
     new: Storage, name: str, index: pa.Table, offsets: dict[str, int]
-) -> dict[str, str]:
+) -> dict[str, str | float]:
     keys = index["key"].to_pylist()
     kept = index.filter(pa.array([key in offsets for key in keys]))
     moved = pa.array([offsets[key] for key in kept["key"].to_pylist()], pa.int64())
@@ -276,4 +277,7 @@ def _write_index(
     out = io.BytesIO()
     pq.write_table(kept, out, compression="zstd")
     new.write_bytes_atomic(name, out.getvalue())
-    return {"index_sha256": hashlib.sha256(out.getvalue()).hexdigest()}
+    return {
+        "index_sha256": hashlib.sha256(out.getvalue()).hexdigest(),
+        "weight": total_weight(kept["weight"].to_numpy()),
+    }

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.files.storage import Storage
+from pipeline.kernels.resampling import total_weight
 from pipeline.kernels.samples import Sample, sample_key, sample_members
 from pipeline.kernels.tar_read import Member, TarReader
 from pipeline.stages.findings import Findings
@@ -116,6 +117,9 @@ class _ShardCheck:
             self.findings.add("index_schema", name, str(table.schema), str(schema))
             return []
         self.findings.expect("index_rows", name, table.num_rows, self._line["num_samples"])
+        weight = total_weight(table["weight"].to_numpy())
+        # A release of before version 3 of `write_release` does not tell it.
+        self.findings.expect("shard_weight", name, weight, self._line.get("weight", weight))
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.files.fetch import Content, FetchPolicy, fetch, fetch_in_order, fetch_range
 from pipeline.files.sink import FileSink
 from pipeline.files.storage import Storage
+from pipeline.kernels.resampling import total_weight
 from pipeline.kernels.samples import Sample, sample_members
 from pipeline.kernels.tar import TarLayout
 from pipeline.stages.shard_tally import Tally
@@ -144,6 +146,7 @@ class ShardTask:
             "sha256": shard.layout.sha256,
             "index": f"{name}.index.parquet",
             "index_sha256": hashlib.sha256(index).hexdigest(),
+            "weight": shard.weight(),
             "statistics": shard.tally.rows(),
             "failures": shard.failures,
         }
@@ -234,6 +237,10 @@ class _Shard:
             source=row.source or "",
             suffix=suffix,
         )
+
+    def weight(self) -> float:
+        """Sum of the weights as the index has them, in float32."""
+        return total_weight(np.array([place[-1] for place in self._index], np.float32))
 
     def index(self) -> bytes:
         """The member index as a Parquet file."""

@@ -144,7 +144,7 @@ def _raise_failures(task: ShardTask) -> None:
 
 STAGE = RelationalStage(
     name="write_release",
-    version=2,
+    version=3,
     fn=write_release,
     params=WriteReleaseParams,
     folder="release",

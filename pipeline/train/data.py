@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import os
 import signal
-from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipeline.config.train import TrainParams
-from pipeline.kernels.hashing import hash64, uniform
-from pipeline.train.images import choose_crop, crop_resized, crop_uniforms, decode
-from pipeline.train.plan import EpochPlan, PlanShape, Samples, draw_copies, expected_copies
-from pipeline.train.release import CorruptSampleError, Release, ShardIndex
-
-logger = logging.getLogger(__name__)
-
-
-class Position(NamedTuple):
-    """A place in the stream of steps; the next step to show."""
-
-    epoch: int = 0
-    step: int = 0
-
-
-class Batch(NamedTuple):
-    """Images that go through the model together.
-
-    Attributes:
-        images: uint8 (B, 3, S, S), black where not valid.
-        label_values: int64 (P,), label ids of all images one after the other.
-        label_offsets: int64 (B + 1,), image i has label_values[label_offsets[i]:...[i + 1]]; an
-            image that is not valid has none, so no loss counts it.
-        valid: bool (B,), whether the image could be read.
-        keys: B sample keys.
-        failures: what was wrong, one line per image that is not valid.
-    """
-
-    images: Tensor
-    label_values: Tensor
-    label_offsets: Tensor
-    valid: Tensor
-    keys: list[str]
-    failures: list[str]
-
-
-class StepBatch(NamedTuple):
-    """One process's share of a step, in micro-batches; ``after`` is the position that follows."""
-
-    position: Position
-    after: Position
-    micro: list[Batch]
+from pipeline.config.train import RunParams, TrainParams
+from pipeline.files.fetch import FetchPolicy
+from pipeline.files.file_cache import FileCache
+from pipeline.files.storage import open_storage
+from pipeline.train.assemble import Assembler
+from pipeline.train.batch import Position, StepBatch
+from pipeline.train.plan import EpochPlan, Places, PlanShape, check_length
+from pipeline.train.release import Release
+from pipeline.train.sampling import expected_images, shard_counts, shard_weights
 
 
 class ShardDataset(IterableDataset[StepBatch]):
@@ -67,7 +32,13 @@ class ShardDataset(IterableDataset[StepBatch]):
     """
 
     def __init__(
-        self, release: Release, params: TrainParams, rank: int, world: int, start: Position
+        self,
+        release: Release,
+        params: TrainParams,
+        rank: int,
+        world: int,
+        start: Position,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Check the sizes and keep them.
 
@@ -77,142 +48,117 @@ class ShardDataset(IterableDataset[StepBatch]):
             rank: of this process.
             world: number of processes.
             start: first step to yield.
+            weights: what ``shard_weights`` says; None asks it, without help of other processes.
 
         Raises:
-            ValueError: sizes that do not divide, or a sampling the release does not allow.
+            ValueError: sizes that do not divide, an epoch without a step in every lane, a sampling
+                that the release does not allow, or a cache without room.
         """
         data = params.data
         check_sizes(params, world)
-        check_sampling(release, params)
-        self.release, self.params, self.start = release, params, start
+        self.release = for_run(release, params.run)
+        self.params, self.start = params, start
         share = data.virtual_ranks // world
         self.virtual_ranks = range(rank * share, (rank + 1) * share)
         self.shape = PlanShape(
             data.global_batch, data.virtual_ranks, data.lanes, data.window, data.chunk, params.seed
         )
         self.micro_batch = params.run.micro_batch or data.global_batch // world
-        self._weights = release_weights(release) if data.sampling == "policy" else None
-        self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._weights = shard_weights(release, data) if weights is None else weights
+        check_length(self._least_samples, self.shape)
+        self._assembler: Assembler | None = None
 
     @property
     def images_per_epoch(self) -> int:
         """Images an epoch shows (on average, when copies are drawn)."""
         if self._weights is None:
             return self.release.num_samples
-        return expected_copies(self._weights.weights)
+        return expected_images(self._weights)
+
+    @property
+    def _least_samples(self) -> int:
+        """Samples of the shortest epoch there can be."""
+        if self._weights is None:
+            return self.release.num_samples
+        return int(np.floor(self._weights).sum())
 
     def plan(self, epoch: int) -> EpochPlan:
         """The order of an epoch."""
-        copies = None
+        counts = self.release.lengths
         if self._weights is not None:
-            draws = uniform(hash64(self._weights.keys, self.params.seed, f"copies/{epoch}"))
-            copies = draw_copies(self._weights.weights, draws)
-        return EpochPlan(self.release.lengths, self.shape, epoch, copies)
+            counts = shard_counts(self._weights, self.params.seed, epoch)
+        return EpochPlan(counts, self.shape, epoch)
 
     def __iter__(self) -> Iterator[StepBatch]:
         """Yield this worker's steps, for ever."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            # A forked process cannot use its parent's connections.
+            storage = open_storage(self.release.storage.uri)
+            self.release = dataclasses.replace(self.release, storage=storage)
+        for plan, step in self.steps(worker, workers):
+            yield self.load(plan, step)
+
+    def steps(self, worker: int, workers: int) -> Iterator[tuple[EpochPlan, int]]:
+        """The steps that one of this process's workers loads, with their epochs' plans."""
         plan, step, number = self.plan(self.start.epoch), self.start.step, 0
         while True:
             if step >= plan.num_steps:
                 plan, step = self.plan(plan.epoch + 1), 0
             if number % workers == worker:
-                yield self.load(plan, step)
+                yield plan, step
             number, step = number + 1, step + 1
 
-    def load(self, plan: EpochPlan, step: int) -> StepBatch:
-        """Read, decode and crop this process's share of one step."""
+    def places(self, plan: EpochPlan, step: int) -> Places:
+        """This process's share of one step."""
         parts = [plan.samples(step, r) for r in self.virtual_ranks]
-        samples = Samples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return Places(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def load(self, plan: EpochPlan, step: int) -> StepBatch:
+        """Read, decode and crop this process's share of one step.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        if self._assembler is None:
+            self._assembler = Assembler(self.release, self.params, self._weights)
+        places = self.places(plan, step)
         micro = [
-            self._batch(Samples(*(c[i : i + self.micro_batch] for c in samples)), plan.epoch)
-            for i in range(0, len(samples.row), self.micro_batch)
+            self._assembler.batch(
+                Places(*(c[i : i + self.micro_batch] for c in places)), plan.epoch
+            )
+            for i in range(0, len(places.shard), self.micro_batch)
         ]
         last = step + 1 == plan.num_steps
         after = Position(plan.epoch + 1, 0) if last else Position(plan.epoch, step + 1)
         return StepBatch(Position(plan.epoch, step), after, micro)
 
-    def _batch(self, samples: Samples, epoch: int) -> Batch:
-        size = self.params.model.image_size
-        images = torch.zeros((len(samples.row), 3, size, size), dtype=torch.uint8)
-        valid = torch.zeros(len(samples.row), dtype=torch.bool)
-        labels: list[NDArray[np.int32]] = []
-        keys, failures = [], []
-        for i, (shard, row, copy) in enumerate(zip(*map(np.ndarray.tolist, samples), strict=True)):
-            index = self._index(shard)
-            key = str(index.keys[row])
-            keys.append(key)
-            try:
-                images[i] = self._image(shard, index, row, (epoch, key, copy))
-            except CorruptSampleError as error:
-                failures.append(f"{self.release.shards[shard].name} {key}: {error}")
-                labels.append(np.empty(0, np.int32))
-                continue
-            valid[i] = True
-            labels.append(self._labels(index.labels(row), (epoch, key, copy)))
-        offsets = np.concatenate([[0], np.cumsum([len(x) for x in labels])]).astype(np.int64)
-        values = np.concatenate([np.empty(0, np.int32), *labels]).astype(np.int64)
-        return Batch(
-            images, torch.from_numpy(values), torch.from_numpy(offsets), valid, keys, failures
-        )
 
-    def _image(self, shard: int, index: ShardIndex, row: int, draw: tuple[int, str, int]) -> Tensor:
-        data = self.params.data
-        raw = self.release.read_image(shard, index, row)
-        pixels = decode(raw, str(index.suffixes[row]), data.max_pixels)
-        uniforms = crop_uniforms(self.params.seed, *draw)
-        height, width = pixels.shape[:2]
-        box = choose_crop(height, width, uniforms, data.crop_min_area, data.crop_max_aspect)
-        return crop_resized(pixels, box, self.params.model.image_size)
+def for_run(release: Release, run: RunParams) -> Release:
+    """The release with the run's time-outs, retries and shard cache.
 
-    def _labels(self, labels: NDArray[np.int32], draw: tuple[int, str, int]) -> NDArray[np.int32]:
-        """The labels the loss sees: all, or one drawn anew each epoch."""
-        if self.params.loss != "single_label_softmax" or len(labels) < 2:
-            return labels
-        epoch, key, copy = draw
-        u = float(uniform(hash64([key], self.params.seed, f"label/{epoch}/{copy}"))[0])
-        chosen = int(u * len(labels))
-        return labels[chosen : chosen + 1]
-
-    def _index(self, shard: int) -> ShardIndex:
-        if shard in self._indexes:
-            self._indexes.move_to_end(shard)
-            return self._indexes[shard]
-        index = self.release.read_index(shard)
-        self._indexes[shard] = index
-        if len(self._indexes) > self.params.run.index_cache:
-            self._indexes.popitem(last=False)
-        return index
-
-
-class Weights(NamedTuple):
-    """Key and weight of every sample of a release, in its order."""
-
-    keys: list[str]
-    weights: NDArray[np.float32]
-
-
-def release_weights(release: Release) -> Weights:
-    """Read the sampling weights of a whole release.
-
-    Every index is read once at start-up and the keys stay in memory, about 100 bytes a sample.
+    Raises:
+        ValueError: time-outs that do not fit, or a cache without room for a shard a loader process.
     """
-    indexes = [release.read_index(i) for i in range(len(release.shards))]
-    keys = [key for index in indexes for key in index.keys.to_pylist()]
-    return Weights(keys, np.concatenate([index.weights for index in indexes]))
-
-
-def check_sampling(release: Release, params: TrainParams) -> None:
-    """Refuse to resample a release that holds its repeats already.
-
-    Source: SPEC A15.
-    """
-    if release.materialised and params.data.sampling != "natural":
+    policy = FetchPolicy(run.read_seconds, run.read_retries, run.read_threads)
+    if not release.storage.is_local and 4 * policy.longest_seconds > run.timeout_seconds:
         raise ValueError(
-            f"data.sampling = {params.data.sampling!r}, but {release.storage.uri} holds the copies "
-            f"of its policy {release.policy!r} already: expected 'natural'."
+            f"run.timeout_seconds = {run.timeout_seconds:g}, expected at least 4 x "
+            f"{policy.longest_seconds:g} s, which a read takes at most by run.read_seconds and "
+            "run.read_retries: the loader must fail before a collective does."
         )
+    if run.shard_cache is None:
+        return dataclasses.replace(release, fetch=policy)
+    readers = max(run.workers, 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    largest = int(release.shards.sizes.max(initial=0))
+    if run.shard_cache_bytes < readers * largest:
+        raise ValueError(
+            f"run.shard_cache_bytes = {run.shard_cache_bytes}, expected at least {readers} loader "
+            f"processes of this machine x {largest} bytes of the largest shard."
+        )
+    cache = FileCache(Path(run.shard_cache).expanduser(), run.shard_cache_bytes, policy)
+    return dataclasses.replace(release, fetch=policy, cache=cache)
 
 
 def check_sizes(params: TrainParams, world: int) -> None:
@@ -242,7 +188,9 @@ def check_sizes(params: TrainParams, world: int) -> None:
 def build_loader(dataset: ShardDataset) -> DataLoader[StepBatch]:
     """A loader that delivers one step after the other.
 
-    It never draws from the global torch generator, which belongs to the model.
+    It never draws from the global torch generator, which belongs to the model. A loader process
+    that is stuck is given up in half the time in which a collective is: so it is this that fails,
+    and every process hears of it (``Feed``).
     """
     run = dataset.params.run
     parallel = run.workers > 0
@@ -251,7 +199,7 @@ def build_loader(dataset: ShardDataset) -> DataLoader[StepBatch]:
         batch_size=None,
         num_workers=run.workers,
         prefetch_factor=run.prefetch if parallel else None,
-        timeout=run.timeout_seconds if parallel else 0,
+        timeout=run.timeout_seconds / 2 if parallel else 0,
         worker_init_fn=_ignore_stop_signals,
         pin_memory=run.device != "cpu" and torch.cuda.is_available(),
         generator=torch.Generator(),

@@ -1,12 +1,19 @@
-"""Image bytes to a crop: decode under a pixel cap, keyed random-resized crop."""
+"""Image bytes to a crop: decode under a pixel cap, keyed random-resized crop.
+
+The crop is chosen from the size in the header, before decoding, so that a JPEG may be decoded at a
+fraction of its size where the crop is still larger than what the model sees.
+"""
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import simplejpeg
 import torch
 from numpy.typing import NDArray
@@ -14,12 +21,18 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.kernels.hashing import hash_ints, uniform
+from pipeline.config.train import DataParams
+from pipeline.kernels.hashing import hash64, hash_ints, uniform
 from pipeline.train.release import CorruptSampleError
 
 CROP_ATTEMPTS = 10
+_DRAWS = CROP_ATTEMPTS * 4
 _JPEG = frozenset({"jpg", "jpeg"})
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_COLOURS = ("YCbCr", "RGB", "Gray")
+_LARGEST_FACTOR = 8
+Uniforms = Sequence[Sequence[float]]
+"""Random numbers in [0, 1), four for each attempt at a crop."""
 
 
 class Box(NamedTuple):
@@ -29,6 +42,61 @@ class Box(NamedTuple):
     left: int
     height: int
     width: int
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How a picture becomes an input of the model.
+
+    Attributes:
+        size: side of the input in pixels.
+        min_area: least share of the picture that a crop takes; the largest is 1.
+        max_aspect: aspects are log-uniform in [1 / max_aspect, max_aspect].
+        max_pixels: cap on the size announced by the header, checked before decoding.
+        decode_margin: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the crop's sides then are
+            at least ``size`` times this; None decodes at full size.
+    """
+
+    size: int
+    min_area: float
+    max_aspect: float
+    max_pixels: int
+    decode_margin: float | None = None
+
+    @classmethod
+    def of(cls, data: DataParams, size: int) -> CropRule:
+        """The rule of a run."""
+        return cls(
+            size, data.crop_min_area, data.crop_max_aspect, data.max_pixels, data.decode_margin
+        )
+
+
+def crop_image(data: bytes, suffix: str, rule: CropRule, uniforms: Uniforms) -> Tensor:
+    """Decode a picture and cut a random crop; transparent parts become white.
+
+    Args:
+        data: a JPEG, PNG or WebP file.
+        suffix: of the file's name; chooses the decoder tried first.
+        rule: see there.
+        uniforms: (attempts, 4), the sample's random numbers.
+
+    Returns:
+        uint8 (3, size, size), RGB, pixels' colours next to each other in memory.
+
+    Raises:
+        CorruptSampleError: the file is damaged, too large, or of another format.
+    """
+    size = _jpeg_size(data, suffix, rule.max_pixels)
+    if size is not None:
+        box = choose_crop(*size, uniforms, rule.min_area, rule.max_aspect)
+        factor = _decode_factor(box, rule)
+        pixels = _decode_jpeg(data, factor, size)
+        if pixels is not None:
+            return crop_resized(pixels, _divided(box, factor, pixels), rule.size)
+    pixels = _tolerant(data, rule.max_pixels)
+    height, width = pixels.shape[:2]
+    box = choose_crop(height, width, uniforms, rule.min_area, rule.max_aspect)
+    return crop_resized(pixels, box, rule.size)
 
 
 def decode(data: bytes, suffix: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -45,11 +113,37 @@ def decode(data: bytes, suffix: str, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         CorruptSampleError: the file is damaged, too large, or of another format.
     """
+    size = _jpeg_size(data, suffix, max_pixels)
+    pixels = None if size is None else _decode_jpeg(data, 1, size)
+    return _tolerant(data, max_pixels) if pixels is None else pixels
+
+
+def _jpeg_size(data: bytes, suffix: str, max_pixels: int) -> tuple[int, int] | None:
+    """Height and width by the header; None for what only the tolerant decoder may take."""
+    if suffix not in _JPEG:
+        return None
     try:
-        if suffix in _JPEG:
-            pixels = _decode_jpeg(data, max_pixels)
-            if pixels is not None:
-                return pixels
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_pixels(height, width, max_pixels)
+    return (height, width) if colours in _COLOURS else None
+
+
+def _decode_jpeg(data: bytes, factor: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """The fast decoder, at 1 / factor of the size; None for stray bytes, which it refuses."""
+    height, width = (-(-side // factor) for side in size)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data, colorspace="RGB", min_height=height, min_width=width, min_factor=factor
+        )
+    except ValueError:
+        return None
+    return np.asarray(pixels, np.uint8)
+
+
+def _tolerant(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    try:
         return _decode_any(data, max_pixels)
     except CorruptSampleError:
         raise
@@ -57,28 +151,16 @@ def decode(data: bytes, suffix: str, max_pixels: int) -> NDArray[np.uint8]:
         raise CorruptSampleError(f"not decodable: {type(error).__name__}: {error}") from error
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
-    """The fast decoder; None for what only the tolerant one may take (CMYK, stray bytes)."""
-    try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        _check_pixels(height, width, max_pixels)
-        if colorspace not in ("YCbCr", "RGB", "Gray"):
-            return None
-        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"), np.uint8)
-    except ValueError:
-        return None
-
-
 def _decode_any(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         _check_pixels(image.height, image.width, max_pixels)
         if image.mode == "RGB":
-            return np.asarray(image)
+            return np.array(image)  # a copy: torch wants to write
         if image.has_transparency_data:
             picture = image.convert("RGBA")
             white = Image.new("RGBA", picture.size, "white")
-            return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
-        return np.asarray(image.convert("RGB"))
+            return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def _check_pixels(height: int, width: int, max_pixels: int) -> None:
@@ -86,42 +168,49 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         raise CorruptSampleError(f"{height} x {width} pixels, expected <= {max_pixels}")
 
 
-def crop_uniforms(seed: int, epoch: int, key: str, copy: int) -> NDArray[np.float64]:
-    """The random numbers of one crop, a function of the sample and not of who reads it.
+def crop_uniforms(
+    keys: pa.Array, copies: NDArray[np.int64], seed: int, epoch: int
+) -> NDArray[np.float64]:
+    """The random numbers of crops, a function of the samples and not of who reads them.
+
+    Args:
+        keys: n sample keys.
+        copies: int64 (n,), number of each sample's appearance in the epoch.
+        seed: of the run.
+        epoch: 0, 1, ...
 
     Returns:
-        float64 (CROP_ATTEMPTS, 4) in [0, 1).
+        float64 (n, CROP_ATTEMPTS, 4) in [0, 1).
     """
-    numbers = np.arange(CROP_ATTEMPTS * 4)
-    return uniform(hash_ints(numbers, seed, f"crop/{epoch}/{copy}/{key}")).reshape(-1, 4)
+    streams = hash64(keys, seed, f"crop/{epoch}").view(np.int64)
+    numbers = copies[:, None] * _DRAWS + np.arange(_DRAWS)
+    with np.errstate(over="ignore"):
+        draws = hash_ints(streams[:, None] + numbers, seed, "crop")
+    return uniform(draws).reshape(-1, CROP_ATTEMPTS, 4)
 
 
 def choose_crop(
-    height: int, width: int, uniforms: NDArray[np.float64], min_area: float, max_aspect: float
+    height: int, width: int, uniforms: Uniforms, min_area: float, max_aspect: float
 ) -> Box:
     """A box of random area and aspect: the first attempt that fits, else the largest middle one.
 
     Args:
         height: of the picture in pixels.
         width: of the picture in pixels.
-        uniforms: float64 (attempts, 4) for area, aspect, top, left.
+        uniforms: (attempts, 4) for area, aspect, top, left.
         min_area: least share of the picture; the largest is 1.
         max_aspect: aspects are log-uniform in [1 / max_aspect, max_aspect].
 
     Source: Szegedy et al. 2015, section 6; paper A.1; SPEC A12.
     """
-    area = (min_area + (1 - min_area) * uniforms[:, 0]) * (height * width)
-    aspect = np.exp((2 * uniforms[:, 1] - 1) * math.log(max_aspect))
-    widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
-    heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
-    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
-    if not fits.any():
-        return _middle_crop(height, width, max_aspect)
-    i = int(np.argmax(fits))
-    h, w = int(heights[i]), int(widths[i])
-    top = int(uniforms[i, 2] * (height - h + 1))
-    left = int(uniforms[i, 3] * (width - w + 1))
-    return Box(top, left, h, w)
+    scale = math.log(max_aspect)
+    for at_area, at_aspect, at_top, at_left in uniforms:  # the first fits nearly always
+        area = (min_area + (1 - min_area) * at_area) * (height * width)
+        aspect = math.exp((2 * at_aspect - 1) * scale)
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 1 <= w <= width and 1 <= h <= height:
+            return Box(int(at_top * (height - h + 1)), int(at_left * (width - w + 1)), h, w)
+    return _middle_crop(height, width, max_aspect)
 
 
 def _middle_crop(height: int, width: int, max_aspect: float) -> Box:
@@ -130,13 +219,33 @@ def _middle_crop(height: int, width: int, max_aspect: float) -> Box:
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
+def _decode_factor(box: Box, rule: CropRule) -> int:
+    """The largest of 1, 2, 4, 8 that leaves the box ``decode_margin`` times the input's size."""
+    factor = 1
+    if rule.decode_margin is not None:
+        room = min(box.height, box.width) / (rule.size * rule.decode_margin)
+        while factor < _LARGEST_FACTOR and 2 * factor <= room:
+            factor *= 2
+    return factor
+
+
+def _divided(box: Box, factor: int, pixels: NDArray[np.uint8]) -> Box:
+    """The box in a picture decoded at 1 / factor of its size."""
+    if factor == 1:
+        return box
+    height, width = pixels.shape[:2]
+    h, w = max(1, round(box.height / factor)), max(1, round(box.width / factor))
+    top, left = round(box.top / factor), round(box.left / factor)
+    return Box(min(top, height - h), min(left, width - w), h, w)
+
+
 def crop_resized(pixels: NDArray[np.uint8], box: Box, size: int) -> Tensor:
     """Cut a box and scale it to size x size, bilinear with antialiasing, in uint8.
 
     Returns:
-        uint8 (3, size, size).
+        uint8 (3, size, size), a view of (size, size, 3): torch's fast path for RGB.
     """
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-    nchw = torch.from_numpy(part.copy()).permute(2, 0, 1).unsqueeze(0)
-    scaled = interpolate(nchw, size=(size, size), mode="bilinear", antialias=True)
-    return scaled.squeeze(0)
+    nhwc = torch.from_numpy(np.ascontiguousarray(part)).unsqueeze(0)
+    nchw = nhwc.permute(0, 3, 1, 2)
+    return interpolate(nchw, size=(size, size), mode="bilinear", antialias=True).squeeze(0)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pipeline.files.storage import Storage
-from pipeline.train.data import StepBatch
+from pipeline.train.batch import StepBatch
 from pipeline.train.distributed import World
 from pipeline.train.events import event
 from pipeline.train.flops import utilisation

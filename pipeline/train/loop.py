@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +15,15 @@ from typing import Any
 from pipeline.config.train import TrainParams
 from pipeline.files.storage import Storage, open_storage
 from pipeline.train import checkpoint
-from pipeline.train.data import ShardDataset, build_loader
+from pipeline.train.data import ShardDataset
 from pipeline.train.distributed import World, connect
 from pipeline.train.events import event
+from pipeline.train.feed import Feed
 from pipeline.train.flops import device_peak, train_flops
 from pipeline.train.logs import RunLog, Window, Work, show
 from pipeline.train.models import model_arguments
 from pipeline.train.release import Release, open_release
+from pipeline.train.sampling import shard_weights
 from pipeline.train.schedule import lr_at, main_steps, peak_lr
 from pipeline.train.trainer import StartWeights, Trainer
 
@@ -97,7 +98,8 @@ def pretrain(params: TrainParams, release_uri: str, out_uri: str, fresh: bool = 
         state = checkpoint.load_latest(folder.child("checkpoints"), release.label_map_sha256)
         if state is not None:
             trainer.load_state_dict(state)
-        dataset = ShardDataset(release, params, world.rank, world.size, trainer.position)
+        weights = shard_weights(release, params.data, world)
+        dataset = ShardDataset(release, params, world.rank, world.size, trainer.position, weights)
         main = main_steps(params.schedule, dataset.images_per_epoch, params.data.global_batch)
         run = Run(params, release, world, folder, params.schedule.warmup_steps + main, main)
         _announce(run, trainer, dataset)
@@ -154,16 +156,14 @@ def _train(run: Run, trainer: Trainer, dataset: ShardDataset, stop: list[int]) -
         return True
     options, data = run.params.run, run.params.data
     log = RunLog(run.folder, run.world, trainer.update, options.tensorboard)
-    batches = iter(build_loader(dataset))
+    feed = Feed(dataset, run.world)
     window = Window(run.world, run.total, data.corrupt_window, _work(run, trainer))
     stopping = False
     while trainer.update < run.total and not stopping:
-        asked = time.perf_counter()
-        batch = next(batches)
-        wait = time.perf_counter() - asked
+        batch = feed.next()
         lr = run.lr(trainer.update)
         counts = trainer.step(batch, lr, stop=bool(stop))
-        window.add(batch, counts, wait)
+        window.add(batch, counts, feed.wait_seconds)
         window.check(data.max_corrupt_rate, data.global_batch)
         stopping = counts.stop > 0
         last = stopping or trainer.update == run.total

@@ -5,9 +5,13 @@ the next global_batch / R samples from lane t mod G of every virtual rank. Hardw
 a process is given some of the virtual ranks, so world size, workers and restarts never change what
 a step shows, and the samples of any step are found without replaying the steps before it.
 
-Cost at 1.329 billion samples in 132,900 shards, chunk 1024: 1.3 million chunks are sorted by hash,
-0.6 s of one core and 42 MB of arrays in each loader process, once an epoch; a step is then found
-in 0.3 ms per virtual rank.
+The plan knows how often each shard's samples appear in the epoch, never the samples themselves:
+it speaks of the i-th appearance in a shard (``pipeline.train.sampling`` says which sample that is).
+So it needs one number a shard, whatever the sampling.
+
+Cost at 1.329 billion samples in 132,900 shards, chunk 1024: 1.3 million chunks are sorted by hash
+once an epoch in each loader process and kept in 21 MB; a step is then found without replay. The
+seconds are measured by `make bench BENCH=loader` (plan_seconds).
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ class PlanShape:
         virtual_ranks: R, divides global_batch.
         lanes: G.
         window: samples shuffled among each other.
-        chunk: neighbouring samples of a shard that stay together.
+        chunk: neighbouring appearances of a shard that stay together.
         seed: of the order.
     """
 
@@ -48,63 +52,59 @@ class PlanShape:
         """Samples a virtual rank gives to a step."""
         return self.global_batch // self.virtual_ranks
 
+    @property
+    def unit(self) -> int:
+        """Samples of one step in every lane: what an epoch's length is rounded down to."""
+        return self.global_batch * self.lanes
 
-class Samples(NamedTuple):
-    """Samples by place: three int64 arrays of shape (n,).
 
-    ``copy`` counts the appearances of one sample in the epoch, 0 first.
+class Places(NamedTuple):
+    """Appearances by place: two int64 arrays of shape (n,).
+
+    ``place`` counts the appearances of the shard's samples in the epoch; where each sample appears
+    once it is the sample's row.
     """
 
     shard: Ints
-    row: Ints
-    copy: Ints
+    place: Ints
 
 
 class EpochPlan:
     """The order of one epoch.
 
     Attributes:
+        shape: as given.
+        epoch: as given.
         num_samples: samples in the epoch's sequence, repeats counted.
         num_steps: steps of the epoch, a multiple of G. The num_samples - num_steps x global_batch
             samples at the end of the sequence, fewer than G x global_batch, are not shown; which
             ones these are changes with the epoch.
     """
 
-    def __init__(
-        self, lengths: Ints, shape: PlanShape, epoch: int, copies: Ints | None = None
-    ) -> None:
+    def __init__(self, counts: Ints, shape: PlanShape, epoch: int) -> None:
         """Plan an epoch.
 
         Args:
-            lengths: int64 (num_shards,), samples in each shard.
+            counts: int64 (num_shards,), appearances in each shard in this epoch.
             shape: batch and range sizes.
             epoch: 0, 1, ...
-            copies: int64 (sum of lengths,), appearances of each sample in this epoch; None means
-                once each.
 
         Raises:
             ValueError: the release is too small for one step in every lane.
         """
         self.shape = shape
         self.epoch = epoch
-        self._copies = copies
-        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        shard, first, size = _chunks(lengths, shape.chunk)
-        shown = _shown(self._starts[shard] + first, size, copies)
+        shard, first, size = _chunks(counts, shape.chunk)
         order = _permutation(len(shard), shape.seed, f"chunks/{epoch}")
-        self._shard, self._first, self._size = shard[order], first[order], size[order]
-        self._ends = np.cumsum(shown[order])
+        self._shard, self._first = shard[order], first[order]
+        self._ends = np.cumsum(size[order])
         self.num_samples = int(self._ends[-1]) if len(self._ends) else 0
-        rounds = self.num_samples // (shape.global_batch * shape.lanes)
-        if rounds == 0:
-            raise ValueError(
-                f"{self.num_samples} samples an epoch, expected at least global_batch x lanes = "
-                f"{shape.global_batch} x {shape.lanes}. Lower data.global_batch or data.lanes."
-            )
+        rounds = self.num_samples // shape.unit
+        check_length(self.num_samples, shape)
         self.num_steps = rounds * shape.lanes
         self._range_size = rounds * shape.share
 
-    def samples(self, step: int, virtual_rank: int) -> Samples:
+    def samples(self, step: int, virtual_rank: int) -> Places:
         """Samples one virtual rank gives to one step, in order.
 
         Args:
@@ -114,14 +114,23 @@ class EpochPlan:
         Returns:
             global_batch / R samples.
         """
+        return self.locate(self.positions(step, virtual_rank))
+
+    def positions(self, step: int, virtual_rank: int) -> Ints:
+        """Where in the epoch's sequence the samples of ``samples(step, virtual_rank)`` stand."""
         shape = self.shape
         if not (0 <= step < self.num_steps and 0 <= virtual_rank < shape.virtual_ranks):
             raise IndexError(f"step {step} of {self.num_steps}, virtual rank {virtual_rank}")
-        lane = step % shape.lanes
-        range_id = virtual_rank * shape.lanes + lane
+        range_id = virtual_rank * shape.lanes + step % shape.lanes
         begin = (step // shape.lanes) * shape.share
-        inside = self._shuffle(range_id, begin, begin + shape.share)
-        return self._locate(range_id * self._range_size + inside)
+        return range_id * self._range_size + self._shuffle(range_id, begin, begin + shape.share)
+
+    def locate(self, positions: Ints) -> Places:
+        """Shard and place at positions of the epoch's sequence."""
+        chunk = np.searchsorted(self._ends, positions, side="right")
+        start = np.where(chunk > 0, self._ends[chunk - 1], 0)
+        shard, first = self._shard[chunk], self._first[chunk]
+        return Places(shard.astype(np.int64), first + (positions - start))
 
     def _shuffle(self, range_id: int, begin: int, end: int) -> Ints:
         """Positions [begin, end) of a range after the windows are permuted."""
@@ -134,68 +143,33 @@ class EpochPlan:
             parts.append(order[max(begin - low, 0) : end - low])
         return np.concatenate(parts)
 
-    def _locate(self, positions: Ints) -> Samples:
-        """Shard, row and copy at positions of the epoch's sequence."""
-        chunk = np.searchsorted(self._ends, positions, side="right")
-        start = np.where(chunk > 0, self._ends[chunk - 1], 0)
-        inside = positions - start
-        copy = np.zeros_like(inside)
-        if self._copies is not None:
-            inside, copy = self._expand(chunk, inside)
-        return Samples(self._shard[chunk], self._first[chunk] + inside, copy)
 
-    def _expand(self, chunk: Ints, inside: Ints) -> tuple[Ints, Ints]:
-        """Row in the chunk and copy number of the inside-th appearance in a chunk."""
-        assert self._copies is not None
-        row, copy = np.empty_like(inside), np.empty_like(inside)
-        for c in np.unique(chunk):
-            first = self._starts[self._shard[c]] + self._first[c]
-            ends = np.cumsum(self._copies[first : first + self._size[c]])
-            here = chunk == c
-            row[here] = np.searchsorted(ends, inside[here], side="right")
-            before = np.where(row[here] > 0, ends[row[here] - 1], 0)
-            copy[here] = inside[here] - before
-        return row, copy
+def check_length(num_samples: int, shape: PlanShape) -> None:
+    """Refuse an epoch that has not one step in every lane.
 
-
-def expected_copies(weights: NDArray[np.float32]) -> int:
-    """Images an epoch shows on average under the weights: what a schedule counts."""
-    return round(float(weights.sum(dtype=np.float64)))
-
-
-def draw_copies(weights: NDArray[np.float32], uniforms: NDArray[np.float64]) -> Ints:
-    """Appearances of each sample in one epoch: floor(w) + [u < frac(w)].
-
-    Args:
-        weights: float32 (n,), >= 0.
-        uniforms: float64 (n,) in [0, 1), keyed by (seed, epoch, sample).
-
-    Returns:
-        int64 (n,).
-
-    Source: SPEC A15; the expectation over epochs is the weight.
+    Raises:
+        ValueError: as said.
     """
-    whole = np.floor(weights)
-    return (whole + (uniforms < weights - whole)).astype(np.int64)
+    if num_samples < shape.unit:
+        raise ValueError(
+            f"{num_samples} samples an epoch, expected at least global_batch x lanes = "
+            f"{shape.global_batch} x {shape.lanes}. Lower data.global_batch or data.lanes."
+        )
 
 
-def _chunks(lengths: Ints, chunk: int) -> tuple[Ints, Ints, Ints]:
-    """Shard, first row and size of every chunk, each int64 (num_chunks,)."""
-    counts = -(-lengths // chunk)
-    shard = np.repeat(np.arange(len(lengths), dtype=np.int64), counts)
-    number = np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = number * chunk
-    return shard, first, np.minimum(chunk, lengths[shard] - first)
-
-
-def _shown(first: Ints, size: Ints, copies: Ints | None) -> Ints:
-    """Appearances in each chunk."""
-    if copies is None:
-        return size
-    total = np.concatenate([[0], np.cumsum(copies)])
-    return np.asarray(total[first + size] - total[first], np.int64)
+def _chunks(counts: Ints, chunk: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Ints]:
+    """Shard, first place and size of every chunk, each of shape (num_chunks,)."""
+    pieces = -(-counts // chunk)
+    shard = np.repeat(np.arange(len(counts), dtype=np.int32), pieces)
+    first = np.arange(len(shard), dtype=np.int64)
+    first -= np.repeat(np.cumsum(pieces) - pieces, pieces)
+    first *= chunk
+    return shard, first.astype(np.int32), np.minimum(chunk, counts[shard] - first)
 
 
 def _permutation(n: int, seed: int, stream: str) -> Ints:
-    """Order by hash: the same in every numpy version, unlike a Generator's stream."""
-    return np.argsort(hash_ints(np.arange(n), seed, stream), kind="stable")
+    """Order by hash: the same in every numpy version, unlike a Generator's stream.
+
+    The hash is one to one, so there are no ties for a sort to break in its own way.
+    """
+    return np.argsort(hash_ints(np.arange(n), seed, stream))

@@ -2,29 +2,34 @@
 
 Only the manifest and the label map are read at start. A shard's index is read, and checked against
 its hash, when a sample of the shard is wanted first, so start-up does not grow with the corpus.
+
+What damage is and what is an outage differ. Bytes that are missing or are not the promised ones are
+a ``CorruptSampleError``: they will not come back, the sample is masked and counted. A store that
+does not answer after all tries is a ``StorageError``: the run stops and can be resumed.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.files.storage import Storage, open_storage
+from pipeline.files.fetch import FetchPolicy, fetch_file, fetch_range
+from pipeline.files.file_cache import CachedFile, FileCache, WrongContentError
+from pipeline.files.storage import Storage, StorageError, open_storage
+from pipeline.train.shard_index import ShardIndex, parse_index
 
 FORMAT = 1
 TAR_HEADER_BYTES = 512
-_INDEX_COLUMNS = ["key", "suffix", "offset", "size", "label_ids", "weight"]
 
 
 class CorruptSampleError(Exception):
@@ -43,31 +48,48 @@ class Shard:
     index_sha256: str
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the samples of one shard are, and their labels.
+class Shards(Sequence[Shard]):
+    """The manifest's shards in order, as columns.
+
+    132,900 of them take 30 MB that forked loader processes share; as objects they would take 90 MB,
+    and every process would copy them by counting references.
 
     Attributes:
-        keys: n strings, the shard's order.
-        suffixes: n strings without a dot.
-        offsets: int64 (n,), first byte of the image in the tar.
-        sizes: int64 (n,), bytes of the image.
-        label_values: int32, the label ids of all samples one after the other.
-        label_offsets: int64 (n + 1,); ``labels(i)`` cuts the labels of sample i.
-        weights: float32 (n,), expected appearances an epoch under the release's policy.
+        lengths: int64 (num_shards,), samples in each shard.
+        sizes: int64 (num_shards,), bytes of each tar.
+        weights: float64 (num_shards,), sum of the samples' weights; None where the manifest does
+            not tell them (`write_release` before version 3).
     """
 
-    keys: pa.Array
-    suffixes: pa.Array
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    label_values: NDArray[np.int32]
-    label_offsets: NDArray[np.int64]
-    weights: NDArray[np.float32]
+    def __init__(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Take the lines of a manifest."""
+        self._text = {
+            name: pa.array([str(line[name]) for line in lines], pa.large_string())
+            for name in ("name", "sha256", "index", "index_sha256")
+        }
+        self.lengths = np.array([line["num_samples"] for line in lines], np.int64)
+        self.sizes = np.array([line["num_bytes"] for line in lines], np.int64)
+        has_weights = all("weight" in line for line in lines)
+        self.weights = (
+            np.array([line["weight"] for line in lines], np.float64) if has_weights else None
+        )
 
-    def labels(self, row: int) -> NDArray[np.int32]:
-        """Label ids of one sample, int32 (k,)."""
-        return self.label_values[self.label_offsets[row] : self.label_offsets[row + 1]]
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def name(self, at: int) -> str:
+        """Path of one tar in the release; a whole ``Shard`` takes ten times as long to make."""
+        return str(self._text["name"][at])
+
+    @overload
+    def __getitem__(self, at: int) -> Shard: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Shard]: ...
+    def __getitem__(self, at: int | slice) -> Shard | list[Shard]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        text = {name: column[at].as_py() for name, column in self._text.items()}
+        return Shard(num_samples=int(self.lengths[at]), num_bytes=int(self.sizes[at]), **text)
 
 
 @dataclass(frozen=True)
@@ -83,28 +105,32 @@ class Release:
         label_map_sha256: hash of label_map.json; ties a checkpoint to its labels.
         manifest_sha256: hash of manifest.json; ties a run to its data.
         certificate_sha256: hash of certificate.json (what was removed and why), "" without one.
+        fetch: time-out and retries of every read.
+        cache: keeps whole shards on a local disk; None reads from the storage.
     """
 
     storage: Storage
     materialised: bool
     policy: str
-    shards: tuple[Shard, ...]
+    shards: Shards
     label_names: tuple[str, ...]
     label_map_sha256: str
     manifest_sha256: str
     certificate_sha256: str
+    fetch: FetchPolicy = field(default_factory=FetchPolicy)
+    cache: FileCache | None = None
 
     @property
     def num_labels(self) -> int:
         """Number of labels, the width of the head."""
         return len(self.label_names)
 
-    @cached_property
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Samples in each shard, int64 (num_shards,)."""
-        return np.array([s.num_samples for s in self.shards], np.int64)
+        return self.shards.lengths
 
-    @property
+    @cached_property
     def num_samples(self) -> int:
         """Samples in the release."""
         return int(self.lengths.sum())
@@ -113,38 +139,26 @@ class Release:
         """Read and check one shard's index.
 
         Raises:
-            ValueError: the file is not the one of the manifest, or does not fit the label map.
+            CorruptSampleError: the file is missing or not the one of the manifest: no sample of the
+                shard can be used.
+            ValueError: it does not fit the label map, or the manifest's number of samples.
+            StorageError: the storage does not answer.
         """
         entry = self.shards[shard]
-        data = self.storage.read_bytes(entry.index)
-        where = f"{self.storage.uri}/{entry.index}"
-        _expect(where, "sha256", hashlib.sha256(data).hexdigest(), entry.index_sha256)
-        table = pq.read_table(io.BytesIO(data), columns=_INDEX_COLUMNS).combine_chunks()
-        _expect(where, "rows", table.num_rows, entry.num_samples)
-        labels = table["label_ids"].combine_chunks()
-        counts = labels.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        index = ShardIndex(
-            keys=table["key"].combine_chunks(),
-            suffixes=table["suffix"].combine_chunks(),
-            offsets=table["offset"].to_numpy().astype(np.int64),
-            sizes=table["size"].to_numpy().astype(np.int64),
-            label_values=labels.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
-            label_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            weights=table["weight"].to_numpy().astype(np.float32),
-        )
-        self._check_labels(index, where)
-        return index
-
-    def _check_labels(self, index: ShardIndex, where: str) -> None:
-        values = index.label_values.astype(np.int64)
-        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < self.num_labels:
-            raise ValueError(
-                f"{where}: label_ids from {values.min()} to {values.max()}, expected "
-                f"0 to {self.num_labels - 1} as in label_map.json."
+        try:
+            with self.storage.named(entry.index):
+                data = fetch_file(self.storage, entry.index, self.fetch)
+        except FileNotFoundError as error:
+            raise CorruptSampleError(f"{entry.index}: no such file") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != entry.index_sha256:
+            raise CorruptSampleError(
+                f"{entry.index}: sha256 {found}, expected {entry.index_sha256}"
             )
-        rows = np.repeat(np.arange(len(index.offsets)), np.diff(index.label_offsets))
-        pairs = np.unique(rows * self.num_labels + values)
-        _expect(where, "distinct (sample, label) pairs", len(pairs), len(values))
+        where = f"{self.storage.uri}/{entry.index}"
+        index = parse_index(data, where, self.num_labels)
+        _expect(where, "rows", len(index.offsets), entry.num_samples)
+        return index
 
     def read_image(self, shard: int, index: ShardIndex, row: int) -> bytes:
         """Bytes of one image file.
@@ -153,13 +167,13 @@ class Release:
         finds swapped and truncated shards at no cost.
 
         Raises:
-            CorruptSampleError: the bytes there are not this sample's.
-            OSError: the shard cannot be read.
+            CorruptSampleError: the bytes there are not this sample's, or the shard is missing.
+            StorageError: the storage does not answer.
         """
         name = f"{index.keys[row]}.{index.suffixes[row]}"
         start = int(index.offsets[row]) - TAR_HEADER_BYTES
         wanted = int(index.sizes[row]) + TAR_HEADER_BYTES
-        data = self.storage.read_range(self.shards[shard].name, start, wanted)
+        data = self._read_range(shard, start, wanted)
         found = data[:100].rstrip(b"\0").decode(errors="replace")
         if found != name:
             raise CorruptSampleError(f"tar member {found!r} at offset {start}, expected {name!r}")
@@ -168,6 +182,27 @@ class Release:
         if len(data) != wanted:
             raise CorruptSampleError(f"{len(data)} bytes at offset {start}, expected {wanted}")
         return data[TAR_HEADER_BYTES:]
+
+    def _read_range(self, shard: int, start: int, size: int) -> bytes:
+        name, storage = self.shards.name(shard), self.storage
+        try:
+            if self.cache is not None:
+                entry = self.shards[shard]
+                file = CachedFile(storage, entry.name, entry.num_bytes, entry.sha256)
+                return self.cache.read_range(file, start, size)
+            if storage.is_local:
+                return storage.read_range(name, start, size)
+            with storage.named(name):
+                return fetch_range(storage, name, start, size, self.fetch)
+        except FileNotFoundError as error:
+            raise CorruptSampleError("no such file") from error
+        except WrongContentError as error:
+            raise CorruptSampleError(str(error)) from error
+        except StorageError as error:
+            # What S3 says of a range that begins behind the end.
+            if getattr(error.__cause__, "errno", None) == errno.EINVAL:
+                raise CorruptSampleError(f"0 bytes at offset {start}, expected {size}") from error
+            raise
 
 
 def open_release(uri: str) -> Release:
@@ -195,8 +230,8 @@ def open_release(uri: str) -> Release:
     _expect(
         f"{storage.uri}/label_map.json", "sha256", label_map_sha256, manifest["label_map_sha256"]
     )
-    shards = tuple(Shard(**{f: s[f] for f in Shard.__annotations__}) for s in manifest["shards"])
-    _expect(where, "num_samples", sum(s.num_samples for s in shards), manifest["num_samples"])
+    shards = Shards(manifest["shards"])
+    _expect(where, "num_samples", int(shards.lengths.sum()), manifest["num_samples"])
     return Release(
         storage=storage,
         materialised=bool(manifest["sampling"]["materialised"]),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.train import TrainParams
-from pipeline.train.data import Batch, Position, StepBatch
+from pipeline.train.batch import Batch, Position, StepBatch
 from pipeline.train.distributed import World
 from pipeline.train.ema import Ema
 from pipeline.train.events import event

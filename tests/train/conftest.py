@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from pipeline.config.train import TrainParams
+from pipeline.kernels.resampling import total_weight
 
 COLOURS = ((230, 40, 40), (40, 200, 60), (50, 70, 230), (240, 220, 40), (150, 60, 170))
 FORMATS = (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"))
@@ -79,6 +80,7 @@ def write_shard(folder: Path, number: int, samples: list[dict], names: list[str]
         "sha256": hashlib.sha256(raw.getvalue()).hexdigest(),
         "index": index_name,
         "index_sha256": hashlib.sha256(index.getvalue()).hexdigest(),
+        "weight": total_weight(np.array([s["weight"] for s in samples], np.float32)),
     }
 
 

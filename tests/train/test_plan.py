@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.train.plan import EpochPlan, PlanShape, draw_copies, expected_copies
+from pipeline.train.plan import EpochPlan, PlanShape
 
 
 @st.composite
@@ -25,12 +25,12 @@ def plans(draw):
     return lengths, shape, draw(st.integers(0, 5))
 
 
-def everything(plan: EpochPlan) -> list[tuple[int, int, int]]:
+def everything(plan: EpochPlan) -> list[tuple[int, int]]:
     shown = []
     for step in range(plan.num_steps):
         for rank in range(plan.shape.virtual_ranks):
             columns = plan.samples(step, rank)
-            assert len(columns.row) == plan.shape.share
+            assert len(columns.place) == plan.shape.share
             shown += list(zip(*(c.tolist() for c in columns), strict=True))
     return shown
 
@@ -50,23 +50,7 @@ def test_every_sample_once_but_the_declared_remainder(case):
     assert len(shown) == plan.num_steps * shape.global_batch
     assert 0 <= total - len(shown) < unit
     assert len(set(shown)) == len(shown)
-    assert all(0 <= row < lengths[shard] and copy == 0 for shard, row, copy in shown)
-
-
-@given(plans(), st.lists(st.integers(0, 3), min_size=1, max_size=7))
-@settings(max_examples=80, deadline=None)
-def test_copies_appear_as_often_as_drawn(case, pattern):
-    lengths, shape, epoch = case
-    copies = np.resize(np.array(pattern, np.int64), int(lengths.sum()))
-    total, unit = int(copies.sum()), shape.global_batch * shape.lanes
-    if total < unit:
-        return
-    plan = EpochPlan(lengths, shape, epoch, copies)
-    shown = everything(plan)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    assert len(set(shown)) == len(shown)
-    assert total - len(shown) < unit
-    assert all(copy < copies[starts[shard] + row] for shard, row, copy in shown)
+    assert all(0 <= place < lengths[shard] for shard, place in shown)
 
 
 def test_repeatable_and_different_between_epochs_and_seeds():
@@ -86,7 +70,7 @@ def test_virtual_ranks_see_other_samples_each_epoch():
     seen = []
     for epoch in (0, 1):
         plan = EpochPlan(lengths, shape, epoch)
-        seen.append({int(r) for s in range(plan.num_steps) for r in plan.samples(s, 0).row})
+        seen.append({int(r) for s in range(plan.num_steps) for r in plan.samples(s, 0).place})
     overlap = len(seen[0] & seen[1]) / len(seen[0])
     assert overlap < 0.6
 
@@ -95,7 +79,7 @@ def test_neighbours_are_mixed():
     """Samples of one step come from far apart, not from a run of neighbours."""
     plan = EpochPlan(np.full(20, 200, np.int64), PlanShape(64, 4, 2, 512, 32, seed=0), 0)
     rows = plan.samples(3, 1)
-    place = np.sort(rows.shard * 200 + rows.row)
+    place = np.sort(rows.shard * 200 + rows.place)
     assert np.mean(np.diff(place) == 1) < 0.2
 
 
@@ -105,15 +89,4 @@ def test_planning_a_billion_images_is_quick():
     plan = EpochPlan(np.full(132_900, 10_000, np.int64), shape, 1)
     assert plan.num_steps == 1_329_000_000 // (8192 * 8) * 8
     late = plan.samples(plan.num_steps - 1, 63)
-    assert len(set(zip(late.shard.tolist(), late.row.tolist(), strict=True))) == 128
-
-
-def test_draws_average_to_the_weight():
-    weights = np.resize(np.array([0.25, 1.0, 2.5], np.float32), 30_000)
-    u = np.random.default_rng(0).random(30_000)
-    copies = draw_copies(weights, u)
-    assert copies[1::3].min() == copies[1::3].max() == 1
-    assert set(copies[0::3]) == {0, 1}
-    assert set(copies[2::3]) == {2, 3}
-    assert copies.mean() == pytest.approx(1.25, abs=0.01)
-    assert expected_copies(weights) == 37_500
+    assert len(set(zip(late.shard.tolist(), late.place.tolist(), strict=True))) == 128

@@ -5,14 +5,37 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import simplejpeg
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.train.images import choose_crop, crop_resized, crop_uniforms, decode
+from pipeline.train.images import (
+    CROP_ATTEMPTS,
+    CropRule,
+    choose_crop,
+    crop_image,
+    crop_resized,
+    crop_uniforms,
+    decode,
+)
 from pipeline.train.release import CorruptSampleError
+
+
+def draws(key, seed=0, epoch=0, copy=0):
+    return crop_uniforms(pa.array([key]), np.array([copy]), seed, epoch)[0]
+
+
+def photo(height, width):
+    """Smooth colours with some edges."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(y / 17 + i) * np.cos(x / 23 - i) * 100 + 127 for i in range(3)]
+    pixels = np.stack(waves, axis=-1).astype(np.uint8)
+    pixels[height // 4 : height // 2, width // 3 : width // 2] = (250, 20, 90)
+    return Image.fromarray(pixels)
 
 
 def encode(image, kind, **options):
@@ -54,7 +77,7 @@ def test_pixel_cap_holds_before_decoding(suffix, kind, monkeypatch):
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
 def test_crops_fit_and_keep_their_range(height, width, epoch):
-    box = choose_crop(height, width, crop_uniforms(0, epoch, "k", 0), 0.08, 4 / 3)
+    box = choose_crop(height, width, draws("k", epoch=epoch), 0.08, 4 / 3)
     assert 0 <= box.top <= box.top + box.height <= height
     assert 0 <= box.left <= box.left + box.width <= width
     assert box.height >= 1 <= box.width
@@ -71,10 +94,57 @@ def test_crop_by_hand():
 
 
 def test_crop_is_keyed():
-    first = crop_uniforms(0, 0, "a", 0)
-    assert (first == crop_uniforms(0, 0, "a", 0)).all()
-    for other in ((1, 0, "a", 0), (0, 1, "a", 0), (0, 0, "b", 0), (0, 0, "a", 1)):
-        assert (first != crop_uniforms(*other)).all()
+    first = draws("a")
+    assert first.shape == (CROP_ATTEMPTS, 4)
+    assert (first == draws("a")).all()
+    for other in (draws("a", seed=1), draws("a", epoch=1), draws("b"), draws("a", copy=1)):
+        assert not np.isin(first, other).any()
+    both = crop_uniforms(pa.array(["b", "a"]), np.array([1, 0]), 0, 0)
+    assert (both[1] == first).all()
+    assert (both[0] == draws("b", copy=1)).all()
+
+
+def test_crop_draws_are_uniform():
+    keys = pa.array([f"{i:032x}-000" for i in range(2000)])
+    found = crop_uniforms(keys, np.zeros(2000, np.int64), 0, 0).reshape(2000, -1)
+    assert np.abs(found.mean(axis=0) - 0.5).max() < 0.03
+    assert np.abs(np.corrcoef(found.T) - np.eye(found.shape[1])).max() < 0.1
+
+
+def test_a_crop_is_that_of_the_decoded_picture():
+    """Whatever the format and the decoder: box by the header, then the same pixels."""
+    for suffix, kind, mode in (
+        ("jpg", "JPEG", "RGB"),
+        ("png", "PNG", "RGBA"),
+        ("jpg", "JPEG", "CMYK"),
+    ):
+        data = encode(photo(90, 70).convert(mode), kind)
+        pixels = decode(data, suffix, 10_000)
+        box = choose_crop(90, 70, draws("x"), 0.08, 4 / 3)
+        assert torch.equal(
+            crop_image(data, suffix, CropRule(32, 0.08, 4 / 3, 10_000), draws("x")),
+            crop_resized(pixels, box, 32),
+        )
+    with pytest.raises(CorruptSampleError, match="90 x 70 pixels"):
+        crop_image(data, "jpg", CropRule(32, 0.08, 4 / 3, 6_299), draws("x"))
+
+
+@pytest.mark.parametrize(("margin", "factor"), [(None, 1), (3.1, 1), (2.0, 2), (1.5, 2), (1.0, 4)])
+def test_decode_margin_bounds_what_is_lost(margin, factor, monkeypatch):
+    """A whole 400 x 300 picture to 75: a quarter of it is enough at margin 1, half at 2."""
+    decoded, plain = [], simplejpeg.decode_jpeg
+
+    def spy(*args, **options):
+        decoded.append(plain(*args, **options))
+        return decoded[-1]
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
+    data = encode(photo(300, 400), "JPEG", quality=95)
+    whole = [[1.0, 1.0, 0.0, 0.0]]
+    exact = crop_image(data, "jpg", CropRule(75, 1, 4 / 3, 10**6), whole)
+    found = crop_image(data, "jpg", CropRule(75, 1, 4 / 3, 10**6, margin), whole)
+    assert decoded[-1].shape == (300 // factor, 400 // factor, 3)
+    assert (exact.float() - found.float()).abs().mean() < (0 if factor == 1 else 4) + 1e-9
 
 
 def test_crop_resized_cuts_the_box():

@@ -1,0 +1,200 @@
+"""Batches from samples of a plan: open shards, read, decode and crop, mask what is damaged."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from pipeline.config.train import TrainParams
+from pipeline.files.fetch import Content, fetch_in_order
+from pipeline.kernels.hashing import hash64, uniform
+from pipeline.kernels.resampling import total_weight
+from pipeline.train.batch import Batch
+from pipeline.train.images import CropRule, crop_image, crop_uniforms
+from pipeline.train.plan import Places
+from pipeline.train.release import CorruptSampleError, Release
+from pipeline.train.sampling import Appearances, draw_shard, sample_weights
+from pipeline.train.shard_index import ShardIndex
+
+
+class OpenShard(NamedTuple):
+    """A shard whose index has been read.
+
+    Attributes:
+        members: of the shard.
+        epoch: that ``appearances`` were drawn for.
+        appearances: None where every sample appears once, in its row's place.
+    """
+
+    members: ShardIndex
+    epoch: int
+    appearances: Appearances | None
+
+    def sample(self, place: int) -> tuple[int, int]:
+        """Row and copy number of the sample at a place of the epoch."""
+        if self.appearances is None:
+            return place, 0
+        return int(self.appearances.row[place]), int(self.appearances.copy[place])
+
+
+class _Wanted(NamedTuple):
+    """One image of a batch: row of an open shard, or what was wrong with the shard."""
+
+    shard: int
+    members: ShardIndex | None
+    row: int
+    copy: int
+    key: str
+    failure: str
+
+
+class Assembler:
+    """Makes batches of a release; belongs to one process.
+
+    Memory: the indexes of ``run.index_cache`` shards, one batch, and two images a reading thread
+    where the storage is an object store.
+    """
+
+    def __init__(
+        self, release: Release, params: TrainParams, weights: NDArray[np.float64] | None
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            release: where the samples are.
+            params: of the run.
+            weights: that the epochs are planned by, see ``shard_weights``.
+        """
+        self._weights = weights
+        self._release, self._params = release, params
+        self._rule = CropRule.of(params.data, params.model.image_size)
+        self._open: OrderedDict[int, OpenShard | CorruptSampleError] = OrderedDict()
+
+    def batch(self, places: Places, epoch: int) -> Batch:
+        """Read, decode and crop the samples at n places of an epoch.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        wanted = [
+            self._wanted(shard, place, epoch)
+            for shard, place in zip(places.shard.tolist(), places.place.tolist(), strict=True)
+        ]
+        keys = pa.array([w.key for w in wanted], pa.string())
+        copies = np.array([w.copy for w in wanted], np.int64)
+        uniforms = crop_uniforms(keys, copies, self._params.seed, epoch).tolist()
+        images = _blank(len(wanted), self._rule.size)
+        valid, failures = np.zeros(len(wanted), np.bool_), []
+        for i, (w, content) in enumerate(self._contents(wanted)):
+            try:
+                if isinstance(content, Exception):
+                    raise content
+                assert w.members is not None
+                suffix = str(w.members.suffixes[w.row])
+                images[i] = crop_image(bytes(content), suffix, self._rule, uniforms[i])
+                valid[i] = True
+            except CorruptSampleError as error:
+                failures.append(f"{self._release.shards.name(w.shard)} {w.key}: {error}")
+        labels = [
+            self._labels(w, epoch) if v else _NONE for w, v in zip(wanted, valid, strict=True)
+        ]
+        offsets = np.concatenate([[0], np.cumsum([len(x) for x in labels])]).astype(np.int64)
+        values = np.concatenate([_NONE, *labels]).astype(np.int64)
+        return Batch(
+            images,
+            torch.from_numpy(values),
+            torch.from_numpy(offsets),
+            torch.from_numpy(valid),
+            [w.key for w in wanted],
+            failures,
+        )
+
+    def _wanted(self, shard: int, place: int, epoch: int) -> _Wanted:
+        found = self._shard(shard, epoch)
+        if isinstance(found, CorruptSampleError):
+            name = self._release.shards.name(shard)
+            return _Wanted(shard, None, place, 0, f"{name}#{place}", str(found))
+        row, copy = found.sample(place)
+        return _Wanted(shard, found.members, row, copy, str(found.members.keys[row]), "")
+
+    def _contents(self, wanted: list[_Wanted]) -> Iterator[tuple[_Wanted, Content | Exception]]:
+        """Image bytes in order; from an object store many are read at once."""
+
+        def read(w: _Wanted) -> bytes:
+            if w.members is None:
+                raise CorruptSampleError(w.failure)
+            return self._release.read_image(w.shard, w.members, w.row)
+
+        if not self._release.storage.is_local:
+            yield from fetch_in_order(wanted, lambda _: None, read, self._release.fetch.threads)
+            return
+        for w in wanted:
+            try:
+                yield w, read(w)
+            except CorruptSampleError as error:
+                yield w, error
+
+    def _labels(self, wanted: _Wanted, epoch: int) -> NDArray[np.int32]:
+        """The labels the loss sees: all, or one drawn anew each epoch."""
+        assert wanted.members is not None
+        labels = wanted.members.labels(wanted.row)
+        if self._params.loss != "single_label_softmax" or len(labels) < 2:
+            return labels
+        stream = f"label/{epoch}/{wanted.copy}"
+        u = float(uniform(hash64([wanted.key], self._params.seed, stream))[0])
+        chosen = int(u * len(labels))
+        return labels[chosen : chosen + 1]
+
+    def _shard(self, shard: int, epoch: int) -> OpenShard | CorruptSampleError:
+        found = self._open.pop(shard, None)
+        if found is None or (isinstance(found, OpenShard) and found.epoch != epoch):
+            found = self._opened(shard, epoch, found)
+        self._open[shard] = found  # the last used stands last
+        if len(self._open) > self._params.run.index_cache:
+            self._open.popitem(last=False)
+        return found
+
+    def _opened(
+        self, shard: int, epoch: int, before: OpenShard | None
+    ) -> OpenShard | CorruptSampleError:
+        try:
+            index = before.members if before else self._release.read_index(shard)
+        except CorruptSampleError as error:
+            return error
+        weights = sample_weights(index, self._params.data)
+        if weights is None:
+            return OpenShard(index, epoch, None)
+        assert self._weights is not None
+        if total_weight(weights) != self._weights[shard]:
+            raise ValueError(
+                f"{self._release.storage.uri}/{self._release.shards[shard].index}: weights sum to "
+                f"{total_weight(weights)}, expected {self._weights[shard]} as in manifest.json."
+            )
+        return OpenShard(index, epoch, draw_shard(index, weights, shard, self._params.seed, epoch))
+
+
+def _blank(count: int, size: int) -> Tensor:
+    """Black images, uint8 (count, 3, size, size), channels last.
+
+    A loader process puts them where the trainer can see them: torch would copy them there.
+    """
+    shape = (count, size, size, 3)
+    if get_worker_info() is None:
+        return torch.zeros(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = torch.empty(0, dtype=torch.uint8)
+    # New shared memory is zero. torch's own default_collate asks for it by the same call.
+    share: Callable[..., torch.UntypedStorage] = images.untyped_storage()._new_shared
+    images.set_(share(math.prod(shape), device="cpu"))
+    return images.view(shape).permute(0, 3, 1, 2)
+
+
+_NONE = np.empty(0, np.int32)
