@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipeline.config.train import TrainParams
+from pipeline.config.train import DataParams, TrainParams
 from pipeline.kernels.hashing import hash64, uniform
+from pipeline.train.holdout import is_held_out
 from pipeline.train.images import choose_crop, crop_resized, crop_uniforms, decode
 from pipeline.train.plan import EpochPlan, PlanShape, Samples, draw_copies, expected_copies
 from pipeline.train.release import CorruptSampleError, Release, ShardIndex
@@ -91,7 +92,8 @@ class ShardDataset(IterableDataset[StepBatch]):
             data.global_batch, data.virtual_ranks, data.lanes, data.window, data.chunk, params.seed
         )
         self.micro_batch = params.run.micro_batch or data.global_batch // world
-        self._weights = release_weights(release) if data.sampling == "policy" else None
+        is_drawn = data.sampling == "policy" or data.holdout_share > 0
+        self._weights = release_weights(release, data) if is_drawn else None
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
 
     @property
@@ -193,14 +195,18 @@ class Weights(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def release_weights(release: Release) -> Weights:
-    """Read the sampling weights of a whole release.
+def release_weights(release: Release, data: DataParams) -> Weights:
+    """Weights of a whole release: the policy's or 1, and 0 for what is held out for evaluation.
 
     Every index is read once at start-up and the keys stay in memory, about 100 bytes a sample.
     """
     indexes = [release.read_index(i) for i in range(len(release.shards))]
     keys = [key for index in indexes for key in index.keys.to_pylist()]
-    return Weights(keys, np.concatenate([index.weights for index in indexes]))
+    weights = np.concatenate([index.weights for index in indexes])
+    if data.sampling == "natural":
+        weights = np.ones_like(weights)
+    weights[is_held_out(keys, data.holdout_share)] = 0
+    return Weights(keys, weights)
 
 
 def check_sampling(release: Release, params: TrainParams) -> None:
