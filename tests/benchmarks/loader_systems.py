@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.loader_world import World
 from pipeline.config.train import TrainParams
-from pipeline.train.data import Position, ShardDataset, build_loader
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset, build_loader
 from pipeline.train.images import (
     CROP_ATTEMPTS,
     CropRule,

@@ -15,7 +15,8 @@ from PIL import Image
 from release_given import LABELS, write_small_release
 
 from pipeline.config.train import DataParams, ModelParams, TrainParams
-from pipeline.train.data import Position, ShardDataset, build_loader
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset, build_loader
 from pipeline.train.release import open_release
 
 SIZE = 24

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from pipeline.config.train import TrainParams
-from pipeline.train.data import Position, ShardDataset
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset
 from pipeline.train.distributed import connect
 from pipeline.train.release import open_release
 from pipeline.train.trainer import Trainer

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config.train import TrainParams
 from pipeline.files.storage import open_storage
-from pipeline.train.data import Position, ShardDataset
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset
 from pipeline.train.plan import EpochPlan, PlanShape
 from pipeline.train.release import Release, Shards
 

@@ -20,7 +20,8 @@ from object_store import BUCKET, object_store
 
 from pipeline.files.storage import open_storage
 from pipeline.train import loop
-from pipeline.train.data import Position, ShardDataset, build_loader
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset, build_loader
 from pipeline.train.distributed import World
 from pipeline.train.feed import Feed, LoaderError
 from pipeline.train.release import open_release

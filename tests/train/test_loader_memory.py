@@ -7,7 +7,8 @@ import gc
 import numpy as np
 import psutil
 
-from pipeline.train.data import Position, ShardDataset
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset
 from pipeline.train.release import open_release
 
 EPOCHS, WARM = 7, 2

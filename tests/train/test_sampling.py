@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.config.train import DataParams
 from pipeline.kernels.resampling import total_weight
-from pipeline.train.data import Position, ShardDataset
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset
 from pipeline.train.release import open_release
 from pipeline.train.sampling import (
     draw_shard,

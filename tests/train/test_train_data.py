@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.train.data import Position, ShardDataset, build_loader
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset, build_loader
 from pipeline.train.release import CorruptSampleError, open_release
 
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from pipeline.train.data import Position, ShardDataset, StepBatch
+from pipeline.train.batch import Position, StepBatch
+from pipeline.train.data import ShardDataset
 from pipeline.train.distributed import World
 from pipeline.train.release import open_release
 from pipeline.train.trainer import Trainer, autocast_dtype
