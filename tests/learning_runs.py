@@ -14,14 +14,13 @@ from planted_release import recipe
 from pipeline.config.train import TrainParams
 from pipeline.evaluate.bootstrap import Counts, Resampling, Statistic, bootstrap, ratios
 from pipeline.evaluate.export import Export, open_export
-from pipeline.evaluate.features import extract
+from pipeline.evaluate.features import extract, head_arrays
 from pipeline.evaluate.labels import prior_logits
 from pipeline.evaluate.multilabel import ImageSums, image_sums
 from pipeline.evaluate.scores import LinearScores, PriorScores, Scores
 from pipeline.evaluate.sets import ImageSet, held_out_set
 from pipeline.train.distributed import World
 from pipeline.train.loop import pretrain
-from pipeline.train.models import head_of
 from pipeline.train.release import open_release
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -64,8 +63,7 @@ def score(root: Path, run: Path) -> Learned:
     release = open_release(str(root))
     held, trained = held_out_set(release, export.train.data.holdout_share)
     assert held.labels is not None
-    weight, bias = (x.detach().numpy() for x in head_of(export.model).parameters())
-    model: Scores = LinearScores(features(export, held), weight, bias)
+    model: Scores = LinearScores(features(export, held), *head_arrays(export.model))
     prior: Scores = PriorScores(prior_logits(trained.mass), len(held.ids))
     order = np.argsort(np.argsort(-trained.counts, kind="stable"))
     bands = np.where(order < len(order) // 2, 1, 3).astype(np.int8)

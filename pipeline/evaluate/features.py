@@ -22,6 +22,7 @@ from pipeline.evaluate.preprocess import Preprocess
 from pipeline.evaluate.sets import ImageSet
 from pipeline.train.distributed import World
 from pipeline.train.events import event
+from pipeline.train.models import head_of
 from pipeline.train.release import CorruptSampleError
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,13 @@ def encode(encoder: nn.Module, x: Tensor) -> Tensor:
     with torch.inference_mode():
         pooled = model.forward_head(model.forward_features(x), pre_logits=True)
     return cast(Tensor, pooled.float().cpu())
+
+
+def head_arrays(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight (num_labels, d) and bias (num_labels,) of the label head, which read ``encode``."""
+    head = cast(Any, head_of(model))
+    weight, bias = (x.detach().float().cpu().numpy() for x in (head.weight, head.bias))
+    return weight.reshape(len(bias), -1), bias
 
 
 def _load(

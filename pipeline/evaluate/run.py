@@ -14,7 +14,7 @@ from pipeline.config.evaluate import EvaluateParams
 from pipeline.config.train import RunParams
 from pipeline.evaluate import tasks
 from pipeline.evaluate.export import Export, open_export, own_release
-from pipeline.evaluate.features import Features, extract
+from pipeline.evaluate.features import Features, extract, head_arrays
 from pipeline.evaluate.labels import band_of, prior_logits
 from pipeline.evaluate.scores import LinearScores, PriorScores
 from pipeline.evaluate.sets import HELD_OUT, ImageSet, Trained, held_out_set, tagged_set
@@ -23,7 +23,6 @@ from pipeline.evaluate.table import Row, to_json, to_markdown
 from pipeline.files.storage import Storage, open_storage
 from pipeline.train.distributed import World, connect
 from pipeline.train.events import event
-from pipeline.train.models import head_of
 from pipeline.train.release import Release
 
 logger = logging.getLogger(__name__)
@@ -211,10 +210,7 @@ def _measures(
 def _label_rows(
     params: EvaluateParams, export: Export, data: tasks.Embedded, trained: Trained
 ) -> list[Row]:
-    head = head_of(export.model)
-    assert head.bias is not None  # head_of allows no other
-    weight, bias = (x.detach().float().cpu().numpy() for x in (head.weight, head.bias))
-    model = LinearScores(data.vectors[tasks.MODEL], weight, bias)
+    model = LinearScores(data.vectors[tasks.MODEL], *head_arrays(export.model))
     prior = PriorScores(prior_logits(trained.mass), len(data.ids))
     bands = band_of(trained.counts, params.bands.head_min, params.bands.tail_max)
     return tasks.label_rows(data, model, prior, bands)

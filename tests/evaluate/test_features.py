@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from learning_runs import ALONE
 from planted_release import picture
 from torchvision.transforms import v2
 
 from pipeline.evaluate.export import open_export, own_release
-from pipeline.evaluate.features import extract
+from pipeline.evaluate.features import encode, extract, head_arrays
 from pipeline.evaluate.labels import to_ragged
 from pipeline.evaluate.preprocess import Preprocess, preprocess_of
 from pipeline.evaluate.sets import File, ImageSet
 from pipeline.train.distributed import World
-from pipeline.train.models import head_of
 from pipeline.train.release import CorruptSampleError
 
 FIXED = Preprocess(32, 0.875, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), 10_000)
@@ -122,11 +122,23 @@ def test_features_and_head_are_the_model(natural_run):
     export = open_export(str(natural_run / "export"), 0, ALONE)
     images = images_of(9)
     vectors = extract([export.model], images, export.preprocess, 4, ALONE, lambda *_: None, 0)
-    weight, bias = (x.detach().numpy() for x in head_of(export.model).parameters())
+    weight, bias = head_arrays(export.model)
     pixels = torch.stack([export.preprocess.load(*images.read(i)) for i in range(9)])
     with torch.inference_mode():
         expected = export.model(export.preprocess.normalise(pixels)).numpy()
     assert vectors.vectors[0] @ weight.T + bias == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_head_that_is_a_convolution_is_read_the_same_way():
+    """timm writes ResNet-v2's linear layer as one."""
+    model = timm.create_model("resnetv2_50x1_bit", num_classes=7).eval()
+    torch.nn.init.normal_(model.get_classifier().weight)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    weight, bias = head_arrays(model)
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    assert weight.shape == (7, 2048)
+    assert encode(model, x).numpy() @ weight.T + bias == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_progress_and_too_many_unreadable_images(natural_run):

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.kernels.samples import sample_key
-from pipeline.train.batch import Position
-from pipeline.train.data import ShardDataset
+from pipeline.train.data import Position, ShardDataset
 from pipeline.train.holdout import is_held_out
 from pipeline.train.release import open_release
 from pipeline.train.sampling import shard_weights
@@ -51,8 +50,20 @@ def test_held_out_images_are_never_shown_and_all_others_are(make_release, make_p
         assert max(map(keys_of_an_epoch(dataset, 0).count, keys)) == 1
 
 
+def test_a_shard_whose_index_is_damaged_is_masked_as_without_a_share(make_release, make_params):
+    root = make_release(shard_sizes=(20, 12))
+    (root / "v1/shards/shard-000001.index.parquet").write_bytes(b"damaged")
+    data = {"holdout_share": 0.3, "lanes": 1, "global_batch": 4}
+    dataset = ShardDataset(open_release(str(root)), make_params(data=data), 0, 1, Position())
+    plan = dataset.plan(0)
+    steps = [dataset.load(plan, step) for step in range(plan.num_steps)]
+    failures = [line for step in steps for batch in step.micro for line in batch.failures]
+    assert failures
+    assert all("shard-000001" in line for line in failures)
+
+
 def test_without_a_share_nothing_changes(release_root, make_params):
     release = open_release(str(release_root))
     dataset = ShardDataset(release, make_params(), 0, 1, Position())
     assert dataset.images_per_epoch == release.num_samples
-    assert shard_weights(release, dataset.params.data) is None
+    assert shard_weights(release, make_params().data) is None
