@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from pipeline.config.train import TrainParams
-from pipeline.train.data import Position, ShardDataset
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset
 from pipeline.train.distributed import World, connect
 from pipeline.train.parallel import whole
 from pipeline.train.release import Release, open_release

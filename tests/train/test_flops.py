@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.train import logs
-from pipeline.train.data import Position, ShardDataset
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset
 from pipeline.train.distributed import World
 from pipeline.train.flops import device_peak, peak_flops, utilisation
 from pipeline.train.logs import Window, Work

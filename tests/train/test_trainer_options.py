@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pipeline.files.storage import open_storage
+from pipeline.train.batch import Position, StepBatch
 from pipeline.train.checkpoint import list_checkpoints, load_checkpoint, load_export
-from pipeline.train.data import Position, ShardDataset, StepBatch
+from pipeline.train.data import ShardDataset
 from pipeline.train.distributed import World
 from pipeline.train.loop import Outcome, pretrain
 from pipeline.train.release import open_release
