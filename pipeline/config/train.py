@@ -79,11 +79,17 @@ class DataParams(Params):
     sampling: Literal["natural", "policy"] = "natural"
     """natural: each sample of the release once an epoch. policy: by the release's weights, copies
     drawn anew each epoch; refused when the release holds its copies already."""
+    holdout_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the release's images that training never shows and evaluation scores, chosen by
+    hash of the image's key: the same images in every run, and all copies of an image together."""
     crop_min_area: float = Field(0.08, gt=0, le=1)
     """Least share of the picture's area in a random crop (Source: paper A.1, Inception crop; the
     range is our choice)."""
     crop_max_aspect: float = Field(4 / 3, ge=1)
     """Widest aspect ratio of a crop; the narrowest is its inverse."""
+    eval_crop: float = Field(0.875, gt=0, le=1)
+    """Evaluation resizes the short side to image_size / eval_crop and takes the middle square;
+    stored with the export (timm's crop_pct)."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from RGB in [0, 1]."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)

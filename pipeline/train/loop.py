@@ -230,6 +230,8 @@ def _finish(run: Run, trainer: Trainer, out_uri: str, version: str) -> None:
         "pretrained_cfg": {
             "input_size": [3, params.model.image_size, params.model.image_size],
             "interpolation": "bilinear",
+            "crop_pct": params.data.eval_crop,
+            "crop_mode": "center",
             "mean": list(params.data.mean),
             "std": list(params.data.std),
         },

@@ -12,7 +12,8 @@ Weights are summed as integers (units of 2^-20): counts are exact and the same e
 
 Cost at 1.329 billion images: the manifest tells W, so an epoch's counts take milliseconds; a shard
 of 10,000 is drawn in about a millisecond, once for each time its index is read. Without W in the
-manifest every index is read at start, spread over the processes: 2,077 indexes a process of 64.
+manifest, or with images held out, every index is read at start, spread over the processes: 2,077
+indexes a process of 64.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pipeline.config.train import DataParams
 from pipeline.kernels.hashing import hash64, hash_ints
 from pipeline.kernels.resampling import FIXED_POINT, to_fixed_point, total_weight
 from pipeline.train.distributed import World
-from pipeline.train.release import Release
+from pipeline.train.holdout import is_held_out
+from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.shard_index import ShardIndex
 
 _FIXED_BITS = FIXED_POINT.bit_length() - 1
@@ -59,12 +61,17 @@ def check_sampling(release: Release, data: DataParams) -> None:
 
 
 def sample_weights(index: ShardIndex, data: DataParams) -> NDArray[np.float64] | None:
-    """Expected appearances of each sample of a shard an epoch.
+    """Expected appearances of each sample of a shard an epoch; 0 for what is held out.
 
     Returns:
         float64 (n,); None where every sample appears once.
     """
-    return index.weights.astype(np.float64) if data.sampling == "policy" else None
+    if data.sampling == "natural" and data.holdout_share == 0:
+        return None
+    is_policy = data.sampling == "policy"
+    weights = index.weights.astype(np.float64) if is_policy else np.ones(len(index.offsets))
+    weights[is_held_out(index.keys, data.holdout_share)] = 0
+    return weights
 
 
 def shard_weights(
@@ -73,8 +80,8 @@ def shard_weights(
     """Sum of the weights of each shard's samples.
 
     Args:
-        release: its manifest tells them since version 3 of `write_release`; for an older one the
-            indexes are read.
+        release: its manifest tells them since version 3 of `write_release`; for an older one, or
+            where images are held out, the indexes are read.
         data: how the run samples.
         world: processes that share the reading; None reads alone.
 
@@ -85,10 +92,11 @@ def shard_weights(
         ValueError: sampling that the release does not allow.
     """
     check_sampling(release, data)
-    if data.sampling == "natural":
-        return None
-    if release.shards.weights is not None:
-        return release.shards.weights
+    if data.holdout_share == 0:
+        if data.sampling == "natural":
+            return None
+        if release.shards.weights is not None:
+            return release.shards.weights
     return _read_weights(release, data, world)
 
 
@@ -97,7 +105,11 @@ def _read_weights(release: Release, data: DataParams, world: World | None) -> ND
     rank, size = (world.rank, world.size) if world else (0, 1)
     found = torch.zeros(len(release.shards), dtype=torch.float64)
     for shard in range(rank, len(release.shards), size):
-        weights = sample_weights(release.read_index(shard), data)
+        try:
+            weights = sample_weights(release.read_index(shard), data)
+        except CorruptSampleError:
+            found[shard] = int(release.lengths[shard])  # all of them are masked when it is opened
+            continue
         assert weights is not None
         found[shard] = total_weight(weights)
     # Every shard has one reader: the sum puts the parts together.
