@@ -1,0 +1,1 @@
+"""Evaluation of exported models: metrics on arrays, features, one table of results. No Spark."""
