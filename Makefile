@@ -28,7 +28,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain dry_run report compare_variants fit_pair_model verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain dry_run evaluate report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -55,6 +55,10 @@ pretrain: env ## pretrain a model on the release under ROOT, two processes on th
 
 dry_run: env ## what pretraining would take on 64 GPUs, told without one: PRESET=paper ARGS="--recipe resnext101"
 	@$(PY) jobs/pretrain.py --dry-run --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+evaluate: env ## metrics with intervals of the pretrained model under ROOT, two processes on this machine
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/torchrun --standalone --nproc-per-node=$${NPROC:-2} \
+	  jobs/evaluate.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
 report: env ## the pictures and the funnel of the tables under ROOT
 	@$(PY) jobs/build_report.py --preset $(PRESET) --root $(ROOT) $(ARGS)

@@ -12,6 +12,7 @@ from pipeline.config.dataset import (
     ResampleImagesParams,
     WriteReleaseParams,
 )
+from pipeline.config.evaluate import EvaluateParams
 from pipeline.config.images import (
     DropNearDuplicatesParams,
     FingerprintImagesParams,
@@ -78,3 +79,4 @@ class RunConfig(Params):
 
     report: ReportParams = Field(default_factory=ReportParams)
     train: TrainParams = Field(default_factory=TrainParams)
+    evaluate: EvaluateParams = Field(default_factory=EvaluateParams)
