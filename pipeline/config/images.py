@@ -71,6 +71,8 @@ class NearDuplicateParams(Params):
     incremental: Literal["auto", "never"] = Field("auto", exclude=True)
     """auto: take over what an earlier run on this root found between images that are as they were;
     never: search anew. Rows and versions are the same."""
+    incremental_min_images: int = Field(10_000_000, ge=0, exclude=True)
+    """Smaller corpora are searched anew all the same: that takes seconds, and fewer jobs."""
     num_probes: int = Field(3, ge=1)
     """Cells an image is compared in."""
     task_rows: int = Field(2_000_000, ge=1)

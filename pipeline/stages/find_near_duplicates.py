@@ -78,7 +78,9 @@ def _within_thresholds(
     ctx: StageContext,
 ) -> DataFrame:
     """Pairs within the radius or above the cosine, each once a tier."""
-    earlier = ctx.earlier(free=("cells_version",)) if params.incremental == "auto" else None
+    is_large = ctx.count(image_fingerprints) >= params.incremental_min_images
+    is_asked = params.incremental == "auto" and is_large
+    earlier = ctx.earlier(free=("cells_version",)) if is_asked else None
     pairs = star_pairs(image_fingerprints.limit(0), "sha256", "exact")
     if params.perceptual:
         hashes = None

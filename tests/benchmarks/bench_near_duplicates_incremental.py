@@ -70,6 +70,7 @@ def grow(root: str, count: int, batch: int, mode: str) -> list[tuple[float, str]
 
     params = NearDuplicateParams(
         exact=False, semantic=False, max_hamming=RADIUS, incremental=mode,
+        incremental_min_images=0,
         verify=VerifyParams(enabled=False),
     )  # fmt: skip
     runtime = RuntimeParams(num_buckets=NUM_BUCKETS)

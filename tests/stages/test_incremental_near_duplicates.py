@@ -28,7 +28,11 @@ WIDTH, NUM_CELLS, RADIUS = 8, 12, 4
 HOT, COLD = 1030, 20
 """Members of a cloud of equal vectors with a star (``absorb_hot``), and without."""
 PARAMS = NearDuplicateParams(
-    max_hamming=RADIUS, min_cosine=0.9, num_probes=3, verify=VerifyParams(enabled=False)
+    max_hamming=RADIUS,
+    min_cosine=0.9,
+    num_probes=3,
+    incremental_min_images=0,
+    verify=VerifyParams(enabled=False),
 )
 CENTROIDS = l2_normalise(np.random.default_rng(1).normal(size=(NUM_CELLS, WIDTH)))
 
