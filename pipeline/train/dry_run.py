@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config.train import TrainParams
-from pipeline.train.data import Position, ShardDataset, check_sizes
+from pipeline.train.batch import Position
+from pipeline.train.data import ShardDataset, check_sizes
 from pipeline.train.estimates import (
     LOADER_IMAGES_PER_CORE,
     NODE_GIGABITS,

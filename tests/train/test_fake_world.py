@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.load import load_config
-from pipeline.train.data import Batch, Position, StepBatch
+from pipeline.train.batch import Batch, Position, StepBatch
 from pipeline.train.distributed import World
 from pipeline.train.schedule import lr_at, main_steps, peak_lr
 from pipeline.train.trainer import Trainer
