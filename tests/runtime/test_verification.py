@@ -153,6 +153,12 @@ def forgotten_file(storage):
     storage.write_bytes_atomic("shards/shard-000009.tar", b"")
 
 
+def other_weight(storage):
+    manifest = storage.read_json("manifest.json")
+    manifest["shards"][0]["weight"] += 0.5
+    storage.write_json_atomic("manifest.json", manifest)
+
+
 def two_shards_alike(storage):
     for part in ("tar", "index.parquet"):
         raw = storage.read_bytes(f"shards/shard-000000.{part}")
@@ -182,6 +188,7 @@ CASES = [
     (truncated, {"tar_truncated": TAR, "missing_sample": TAR}),
     (without_end, {"tar_truncated": "blocks of zeros"}),
     (wrong_statistics, {"count": "num_tar_bytes"}),
+    (other_weight, {"shard_weight": TAR}),
     (forgotten_file, {"unlisted_file": "shard-000009.tar"}),
     (two_shards_alike, {"repeated_key": "2 samples"}),
 ]

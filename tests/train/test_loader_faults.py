@@ -233,7 +233,7 @@ def _feed_of(rank, port, root, values, folder):
     from pipeline.files.storage import Storage
 
     address = f"tcp://127.0.0.1:{port}"
-    wait = timedelta(seconds=60)
+    wait = timedelta(seconds=30)
     dist.init_process_group("gloo", address, rank=rank, world_size=2, timeout=wait)
     params = TrainParams.model_validate(values)
     dataset = ShardDataset(open_release(root), params, rank, 2, Position())
@@ -275,4 +275,4 @@ def test_one_process_that_cannot_read_stops_all_at_the_same_step(
     assert first[0] == 0
     assert "1 of 2 processes could not load the next step: rank 1: OSError" in first[-1]
     assert "Input/output error" in first[-1]
-    assert max(first_seconds, second_seconds) < 30  # the collective's own limit is 60
+    assert max(first_seconds, second_seconds) < 20  # the collective's own limit is 30
