@@ -30,8 +30,9 @@ from pipeline.kernels.fingerprints import THUMBNAIL_SIDE, fingerprint_images
 from pipeline.kernels.image_headers import ImageLimits
 from pipeline.kernels.pair_candidates import cap_candidates, cosine_candidates, hash_candidates
 from pipeline.kernels.pair_model import PairModel, fit_pair_model
+from pipeline.kernels.pair_search import NUM_TURNS
 from pipeline.kernels.pair_signals import pair_signals
-from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
+from pipeline.kernels.turned_hashes import framed_hashes, turned_distance
 
 COPIES: Final = (*EDITS, *TURNS)
 MODELS: Final = "pair_models.jsonl"
@@ -65,7 +66,7 @@ class Families(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """What the tiers compare: uint64 (n, 8) ``turned_hashes``, float32 (n, d) unit vectors."""
+    """What the tiers compare: uint64 (n, 16) ``framed_hashes``, float32 (n, d) unit vectors."""
 
     hashes: NDArray[np.uint64]
     vectors: NDArray[np.float32]
@@ -198,14 +199,14 @@ def candidate_pairs(
         originals = np.concatenate([originals, pool.thumbnails])
         known = np.concatenate([known, pool.vectors])
     vectors = families.vectors[:, 1:].reshape(len(queries), -1)
-    hashes, base_hashes = turned_hashes(queries), turned_hashes(originals)
+    hashes, base_hashes = framed_hashes(queries), framed_hashes(originals)
     limits = Limits(max_hamming, num_nearest)
     search = propose or compare_all
     tiers = search(Searched(hashes, vectors), Searched(base_hashes, known), limits)
     query, base, overflow = cap_candidates(tiers, len(queries), max_candidates)
     judged = ~_is_unknown(query // (columns - 1), base, base_hashes, known, photos)
     query, base = query[judged], base[judged]
-    distance, _ = turned_distance(hashes[query], base_hashes[base])
+    distance, _ = turned_distance(hashes[query, :NUM_TURNS], base_hashes[base, :NUM_TURNS])
     cosine = np.einsum("nd,nd->n", vectors[query], known[base])
     signals = pair_signals(queries[query], originals[base], distance, cosine)
     photo, copy = np.divmod(query, columns - 1)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.kernels.fingerprints import THUMBNAIL_SIDE
 from pipeline.kernels.groups import NONE, VERIFIED, Match, Verifier
 from pipeline.kernels.pair_model import PairModel
+from pipeline.kernels.pair_search import NUM_TURNS
 from pipeline.kernels.pair_signals import pair_signals
 from pipeline.kernels.turned_hashes import turned_distance
 from pipeline.kernels.vectors import row_products
@@ -97,7 +98,7 @@ class PictureVerifier(Verifier):
 
     Attributes:
         thumbnails: uint8 (n, 64, 64).
-        hashes: uint64 (n, 8), ``turned_hashes`` of them.
+        hashes: uint64 (n, 16), ``framed_hashes`` of them.
         rule: what counts; ``radius`` and ``tau`` of the base class are not asked.
     """
 
@@ -112,9 +113,8 @@ class PictureVerifier(Verifier):
         found = Verifier(self.sha256, self.phash, self.is_flat).match(one, two)
         rows = np.flatnonzero(found.tier == NONE)
         distance, cosine = self._cheap(one[rows], two[rows])
-        turned, upright = distance
+        turned, bits = distance
         is_flat = self.is_flat[one[rows]] | self.is_flat[two[rows]]
-        bits = turned if self.rule.is_turned else upright
         related = self.rule.is_related(bits, cosine, is_flat)
         rows, turned, cosine = rows[related], turned[related], cosine[related]
         first, second = np.minimum(one[rows], two[rows]), np.maximum(one[rows], two[rows])
@@ -126,12 +126,15 @@ class PictureVerifier(Verifier):
         return found
 
     def _cheap(self, one: I64, two: I64) -> tuple[tuple[I64, I64], F64]:
-        """Hamming distances over the turns and upright, and cosines, of pairs."""
+        """Hamming distances over the turns, which the model asks for, and of the search, which has
+        frames cut off and may leave turns out; cosines."""
         assert self.hashes is not None
+        assert self.rule is not None
         a, b = self.hashes[one], self.hashes[two]
-        turned, _ = turned_distance(a, b)
-        upright = np.bitwise_count(a[:, 0] ^ b[:, 0]).astype(np.int64)
-        return (turned, upright), cosines(self.vectors, one, two)
+        turned, _ = turned_distance(a[:, :NUM_TURNS], b[:, :NUM_TURNS])
+        step = 1 if self.rule.is_turned else NUM_TURNS
+        searched, _ = turned_distance(a[:, ::step], b[:, ::step])
+        return (turned, searched), cosines(self.vectors, one, two)
 
 
 def cosines(vectors: F32 | None, one: I64, two: I64) -> F64:

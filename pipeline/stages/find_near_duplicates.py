@@ -107,7 +107,7 @@ def _within_thresholds(
 
 STAGE = RelationalStage(
     name="find_near_duplicates",
-    version=2,
+    version=3,
     fn=find_near_duplicates,
     params=NearDuplicateParams,
     section="near_duplicates",

@@ -34,7 +34,7 @@ from pipeline.kernels.groups import (
 )
 from pipeline.kernels.pair_verifier import PairRule, PictureVerifier, as_thumbnails
 from pipeline.kernels.row_checks import one_array
-from pipeline.kernels.turned_hashes import turned_hashes
+from pipeline.kernels.turned_hashes import framed_hashes
 from pipeline.kernels.vectors import l2_normalise, to_matrix
 from pipeline.stages.arrow import whole_keys
 from pipeline.stages.blocked import with_blocked
@@ -222,7 +222,7 @@ def _verifier(
     if rule is not None:
         unseen = bytes(THUMBNAIL_SIDE**2)  # of a picture that is compared with none
         thumbnails = as_thumbnails(rows["thumbnail"].fill_null(unseen).to_pylist())
-        hashes = turned_hashes(thumbnails)
+        hashes = framed_hashes(thumbnails)
         return PictureVerifier(
             contents, phash, is_flat, None, vectors, 1.0, thumbnails, hashes, rule
         )
@@ -238,7 +238,7 @@ def _verifier(
 
 STAGE = RelationalStage(
     name="group_near_duplicates",
-    version=2,
+    version=3,
     fn=group_near_duplicates,
     params=NearDuplicateParams,
     section="near_duplicates",

@@ -50,10 +50,10 @@ def pack_names(num_routes: int) -> ArrowMap:
             rows = _names_of(upright, ids, split.firsts).append_column("num", pa.array(counts))
             yield from _routed(rows, UPRIGHT, num_routes)
             yield from _routed(_names_of(upright, ids, split.others), COPY, num_routes)
-            turned = hashes[:, 1:].ravel()
-            again = ids.take(pa.array(np.repeat(np.arange(len(ids)), hashes.shape[1] - 1)))
-            firsts = split_firsts(turned, again).firsts
-            yield from _routed(_names_of(turned, again, firsts), TURNED, num_routes)
+            others = other_hashes(hashes)
+            again = ids.take(pa.array(others.rows))
+            firsts = split_firsts(others.hashes, again).firsts
+            yield from _routed(_names_of(others.hashes, again, firsts), TURNED, num_routes)
 
     return run
 
@@ -184,8 +184,28 @@ def _named(
     yield from pa.table([left, right, is_turned, pa.array(bits), one, two], _NAMED).to_batches()
 
 
+class Others(NamedTuple):
+    """Hashes beside the upright ones: uint64 (m,), and int64 (m,) whose they are."""
+
+    hashes: U64
+    rows: NDArray[np.int64]
+
+
+def other_hashes(hashes: U64) -> Others:
+    """All but the upright hashes, none twice where there is no frame.
+
+    Args:
+        hashes: uint64 (n, 2 t), t of the whole pictures and t of what their frames enclose.
+    """
+    turns = hashes.shape[1] // 2
+    whole, inside = hashes[:, :turns], hashes[:, turns:]
+    framed = np.flatnonzero((inside != whole).any(axis=1))
+    rows = np.r_[np.repeat(np.arange(len(hashes)), turns - 1), np.repeat(framed, turns)]
+    return Others(np.r_[whole[:, 1:].ravel(), inside[framed].ravel()], rows)
+
+
 def hashed_blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Array, U64]]:
-    """Names and hashes (n, turns) of each block of ``_hash_turns``."""
+    """Names and hashes (n, 2 turns) of each block of ``_hash_turns``."""
     for _, _, rows in unpack(batches):
         values = unsigned(one_array(rows["hashes"]).flatten())
         yield one_array(rows["image_id"]), values.reshape(rows.num_rows, -1)

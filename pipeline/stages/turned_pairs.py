@@ -1,8 +1,8 @@
 """Pairs of an upright hash and a turned one, by two packed shuffles (SPEC N2, N3, N7).
 
-As ``hash_pairs``, with the eight hashes of an image in place of its one. Thumbnails are read once
-and hashed; then the hashes alone go, once a table, to the task where all hashes of a key meet, and
-pairs of hashes come out. Then the names (``turned_names``).
+As ``hash_pairs``, with the eight hashes of an image, sixteen of one in a frame, in place of its
+one. Thumbnails are read once and hashed; then the hashes alone go, once a table, to the task where
+all hashes of a key meet, and pairs of hashes come out. Then the names (``turned_names``).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pyspark.sql import functions as F
 from pipeline.config.images import NearDuplicateParams
 from pipeline.kernels.block_keys import TablePlan, plan_tables, table_routes
 from pipeline.kernels.hamming import near_hashes, near_pairs_between
+from pipeline.kernels.pair_search import NUM_TURNS
 from pipeline.kernels.pair_verifier import as_thumbnails
-from pipeline.kernels.turned_hashes import turned_hashes
+from pipeline.kernels.turned_hashes import framed_hashes
 from pipeline.stages.near_pairs import ordered_pair
 from pipeline.stages.packed import PACKED_DDL, in_blocks, pack, shuffle_packed, unpack
 from pipeline.stages.stage import ArrowMap, StageContext
@@ -35,6 +36,7 @@ from pipeline.stages.turned_names import (
     UPRIGHT,
     hashed_blocks,
     name_pairs,
+    other_hashes,
     pack_names,
     routes_of,
     unsigned,
@@ -126,18 +128,20 @@ class _Layout(NamedTuple):
 
 
 def _hash_turns(num_turns: int) -> ArrowMap:
-    """Blocks of image_id and the first so many of its eight hashes, of images that are not flat."""
+    """Blocks of image_id and its hashes, of images that are not flat: the first so many turns of
+    the whole and of what a frame encloses."""
+    columns_of = np.r_[:num_turns, NUM_TURNS : NUM_TURNS + num_turns]
 
     def hashed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             sharp = batch.filter(pc.invert(batch.column("is_flat")))
             for start in range(0, sharp.num_rows, THUMBNAILS):
                 rows = sharp.slice(start, THUMBNAILS)
-                hashes = turned_hashes(as_thumbnails(rows.column("thumbnail").to_pylist()))
-                flat = pa.array(hashes[:, :num_turns].ravel().view(np.int64))
+                hashes = framed_hashes(as_thumbnails(rows.column("thumbnail").to_pylist()))
+                flat = pa.array(hashes[:, columns_of].ravel().view(np.int64))
                 columns = [
                     rows.column("image_id"),
-                    pa.FixedSizeListArray.from_arrays(flat, num_turns),
+                    pa.FixedSizeListArray.from_arrays(flat, 2 * num_turns),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, ["image_id", "hashes"])
 
@@ -153,7 +157,7 @@ def _pack_hashes(plan: TablePlan, layout: _Layout) -> ArrowMap:
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _, hashes in hashed_blocks(batches):
-            for side, values in ((UPRIGHT, hashes[:, 0]), (TURNED, hashes[:, 1:].ravel())):
+            for side, values in ((UPRIGHT, hashes[:, 0]), (TURNED, other_hashes(hashes).hashes)):
                 distinct = np.unique(values)
                 if not len(distinct):
                     continue

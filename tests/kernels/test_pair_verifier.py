@@ -7,7 +7,7 @@ from pipeline.kernels.groups import EXACT, NONE, VERIFIED
 from pipeline.kernels.pair_model import PairModel
 from pipeline.kernels.pair_signals import SIGNALS, pair_signals
 from pipeline.kernels.pair_verifier import PairRule, PictureVerifier, as_thumbnails, cosines
-from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
+from pipeline.kernels.turned_hashes import framed_hashes, turned_distance, turned_hashes
 from pipeline.kernels.vectors import l2_normalise
 
 
@@ -50,7 +50,7 @@ def verifier(stack, **options):
     n = len(stack)
     return PictureVerifier(
         np.arange(n), np.zeros(n, np.uint64), np.zeros(n, np.bool_), None,
-        options.pop("vectors", None), 1.0, stack, turned_hashes(stack), rule(**options),
+        options.pop("vectors", None), 1.0, stack, framed_hashes(stack), rule(**options),
     )  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from near_duplicate_rows import Context, cells, collected, frame, packed, print_row
+from PIL import Image
 
 from pipeline.config.images import NearDuplicateParams, VerifyParams
 from pipeline.kernels.hashing import hash64
 from pipeline.kernels.pair_search import turned
-from pipeline.kernels.turned_hashes import turned_distance, turned_hashes
+from pipeline.kernels.turned_hashes import framed_hashes, turned_distance
 from pipeline.kernels.vectors import l2_normalise
 from pipeline.stages.find_near_duplicates import find_near_duplicates
 from pipeline.stages.pair_candidates import cap
@@ -27,8 +28,16 @@ def thumbnails():
         ways = turned(stack[i - 40][None])[0]
         noise = rng.normal(size=(64, 64)) * (i % 4) * 6
         stack[i] = np.clip(ways[i % 8] + noise, 0, 255).astype(np.uint8)
+        if i % 5 == 4:
+            stack[i] = in_a_frame(stack[i], 6)
     stack[30:38] = stack[29]
     return stack
+
+
+def in_a_frame(picture, width):
+    size = (64 - 2 * width,) * 2
+    small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+    return np.pad(small, width, constant_values=3)
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +86,20 @@ def slow_hashes(corpus, is_turned):
     """Perceptual pairs: distinct hashes by brute force, images of one hash with each other."""
     prints, _, stack, _ = corpus
     rows = [i for i in range(NUM) if not prints[i]["is_flat"] and i != 51]  # 51: bytes of 50
-    hashes = turned_hashes(stack)
+    hashes = framed_hashes(stack)
     upright = {}
     for i in rows:
         upright.setdefault(int(hashes[i, 0]), []).append(i)
     found = {(a, b): 0 for same in upright.values() for a in same for b in same if a < b}
     first_of = {}  # the first image that has a hash in a turn stands for it
     for i in rows:
-        for k in range(1, 8):
-            first_of.setdefault(int(hashes[i, k]), i)
+        inside = range(8, 16) if (hashes[i, 8:] != hashes[i, :8]).any() else ()
+        for k in (*range(1, 8), *inside):
+            if is_turned or k == 8:
+                first_of.setdefault(int(hashes[i, k]), i)
     for h, same in upright.items():
         others = [(g, again[0]) for g, again in upright.items()]
-        others += list(first_of.items()) if is_turned else []
+        others += list(first_of.items())
         for g, j in others:
             bits, i = (h ^ g).bit_count(), same[0]
             if bits <= RADIUS and i != j:
@@ -121,7 +132,7 @@ def test_candidates_equal_brute_force_whatever_the_partitions(spark, corpus, is_
     again = found_pairs(spark, corpus, 5, task_rows=300, turned=is_turned)
     assert again == (found, over)
     # Every copy within the radius of the upright hash is there, turned ones where asked for.
-    hashes = turned_hashes(corpus[2])
+    hashes = framed_hashes(corpus[2])
     flat = {i for i in range(NUM) if i % 13 == 0} | {51}
     copies = [(i - 40, i) for i in range(40, NUM) if not {i, i - 40} & flat]
     near = [(a, b) for a, b in copies if turned_distance(hashes[[a]], hashes[[b]])[0][0] <= RADIUS]
