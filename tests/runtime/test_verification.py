@@ -155,7 +155,7 @@ def forgotten_file(storage):
 
 def other_weight(storage):
     manifest = storage.read_json("manifest.json")
-    manifest["shards"][0]["weight"] += 0.5
+    manifest["shards"][1]["weight"] += 0.5
     storage.write_json_atomic("manifest.json", manifest)
 
 
@@ -188,7 +188,7 @@ CASES = [
     (truncated, {"tar_truncated": TAR, "missing_sample": TAR}),
     (without_end, {"tar_truncated": "blocks of zeros"}),
     (wrong_statistics, {"count": "num_tar_bytes"}),
-    (other_weight, {"shard_weight": TAR}),
+    (other_weight, {"shard_weight": INDEX}),
     (forgotten_file, {"unlisted_file": "shard-000009.tar"}),
     (two_shards_alike, {"repeated_key": "2 samples"}),
 ]
