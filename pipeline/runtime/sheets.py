@@ -89,7 +89,7 @@ def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section,
     if not all(catalog.has(name) for name in tables):
         return []
     limit = config.near_duplicates.verify.min_probability
-    found = [_nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
+    found = [nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
     counts = [int(histogram.sum()) for _, histogram in found]
     if not any(counts):
         return []
@@ -113,7 +113,7 @@ def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section,
     return [(Section("Verified pairs", text, "borderline_pairs.png"), figure)]
 
 
-def _nearest_pairs(
+def nearest_pairs(
     catalog: Catalog, name: str, limit: float, num: int
 ) -> tuple[list[tuple[float, str, str]], NDArray[np.int64]]:
     """Verified pairs nearest to a probability, and the number of them in ten bins; one scan."""
