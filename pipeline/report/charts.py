@@ -138,33 +138,26 @@ def expected_and_realised(
     return _axes([cloud, ideal], "log", "log", "expected images", "realised images")
 
 
-def bars(
-    names: Sequence[str], series: Mapping[str, Sequence[float]], unit: str, is_log: bool = False
-) -> Option:
+def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], unit: str) -> Option:
     """Horizontal bars, the first name at the top.
 
     Args:
         names: of the bars.
         series: name -> a value a bar.
         unit: of the values.
-        is_log: draw on a logarithmic axis; zeros are left out.
     """
+    label = {"show": len(series) == 1, "position": "right"}
     drawn = [
-        {
-            "name": name,
-            "type": "bar",
-            "data": [None if is_log and v <= 0 else v for v in rounded_all(values)],
-            "label": {"show": len(series) == 1, "position": "right"},
-        }
+        {"name": name, "type": "bar", "data": rounded_all(values), "label": label}
         for name, values in series.items()
     ]
-    option = _axes(drawn, "log" if is_log else "value", "category", unit, "")
+    option = _axes(drawn, "value", "category", unit, "")
     option["yAxis"] |= {
         "data": list(names),
         "inverse": True,
-        "axisLabel": {"width": 130, "overflow": "truncate"},
+        "axisLabel": {"width": 150, "overflow": "truncate", "interval": 0},
     }
-    option["grid"] = _GRID | {"right": 64}
+    option["grid"] = _GRID | {"right": 64, "top": 30 if len(series) > 1 else 4}
     return option
 
 

@@ -72,6 +72,10 @@
     place.append(made.table().container());
     node.before(scroller);
     scroller.append(node);
+    const pages = place.querySelector("nav");
+    if (pages) {
+      pages.setAttribute("aria-label", title + ", pages");
+    }
     const menus = data.columns.flatMap((c, i) => (c.choice ? [choice(made, data.rows, i, c.title)] : []));
     if (menus.length) {
       place.prepend(element("div", { class: "choices" }, ...menus));

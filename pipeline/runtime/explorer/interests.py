@@ -68,14 +68,14 @@ def _sizes(reading: Reading) -> Iterator[Block]:
     columns = [Column("interest"), *(Column(title, "count") for title in counted)]
     rows = [[name, *(numbers.get(name, 0) for numbers in counted.values())] for name in names]
     text = "How many there are of each interest"
-    text += f"; images of {reading.sampled('image_interests')}." if "images" in counted else "."
+    text += f"; images in {reading.sampled('image_interests')}." if "images" in counted else "."
     few = {
         title: [float(n.get(name, 0)) for name in names]
         for title, n in counted.items()
         if title != "images"
     }
     if few:
-        option = charts.bars(names, few, "number", is_log=True)
+        option = charts.bars(names, few, "number")
         title, height = "Terms, clusters and labels by interest", 60 + 44 * len(names)
         yield chart("sizes-chart", title, text, option, height)
     yield table("sizes", "By interest", text, columns, rows)

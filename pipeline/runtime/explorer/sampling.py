@@ -98,8 +98,8 @@ class Reading:
         """How much of a table `sample` reads, in words."""
         total = self.catalog.tables[table].num_rows
         if total <= self.params.max_rows:
-            return f"all {total:,} images"
-        return f"a sample of {self.params.max_rows:,} of {total:,} images"
+            return f"all {total:,} rows of {table}"
+        return f"{self.params.max_rows:,} of the {total:,} rows of {table}"
 
     def strips(
         self, members: Mapping[int, Sequence[str]], table: str = "images"
