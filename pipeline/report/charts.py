@@ -37,7 +37,7 @@ def concreteness(scores: NDArray[np.floating], boundary: float) -> Option:
     numbers = np.bincount(np.clip(bins, first, last - 1) - first, minlength=last - first)
     names = [f"{boundary + width * i:.3f}" for i in range(first, last)]
     is_kept = np.arange(first, last) >= 0
-    series = [
+    series: list[Option] = [
         {
             "name": name,
             "type": "bar",
@@ -127,7 +127,7 @@ def expected_and_realised(
     if len(is_there) > MAX_POINTS:
         order = is_there[np.argsort(expected[is_there], kind="stable")]
         is_there = order[spread_ranks(len(order))]
-    points = [
+    points: list[Option] = [
         {"name": names[i], "value": [round(float(expected[i]), 2), int(realised[i])]}
         for i in is_there.tolist()
     ]

@@ -118,12 +118,14 @@ class _Lost:
 
 def _polysemy(reading: Reading) -> Iterator[Block]:
     catalog = reading.catalog
-    small = [catalog.read(n) for n in ("visual_terms", "term_clusters", "clusters", "interests")]
-    state = prepare(*small, LabelImagesParams())
+    visual, of_terms = catalog.read("visual_terms"), catalog.read("term_clusters")
+    clusters = catalog.read("clusters")
+    params = LabelImagesParams()
+    state = prepare(visual, of_terms, clusters, catalog.read("interests"), params)
     found = _scan(reading, state)
     terms = catalog.read("terms", ["term_id", "text"])
     texts = dict(zip(terms["term_id"].to_pylist(), terms["text"].to_pylist(), strict=True))
-    about = {row["cluster_id"]: (row["name"], row["l1_interest"]) for row in small[2].to_pylist()}
+    about = {row["cluster_id"]: (row["name"], row["l1_interest"]) for row in clusters.to_pylist()}
     yield _ambiguous(reading, found, texts, about)
     yield _cases(reading, found, texts, about)
 
