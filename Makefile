@@ -60,7 +60,7 @@ evaluate: env ## metrics with intervals of the pretrained model under ROOT, two 
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/torchrun --standalone --nproc-per-node=$${NPROC:-2} \
 	  jobs/evaluate.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
-report: env ## the pictures and the funnel of the tables under ROOT
+report: env ## the explorer (ROOT/report/index.html), pictures and the funnel of the tables under ROOT
 	@$(PY) jobs/build_report.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
 compare_variants: env ## the paper's Table 2: labels without dictionary, without restriction, with both

@@ -1,4 +1,4 @@
-"""Draw the report of a root: pictures, funnel, one page."""
+"""Write the report of a root: the explorer, pictures, funnel."""
 
 import sys
 

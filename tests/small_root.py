@@ -105,7 +105,8 @@ def term(i):
 
 def image(i):
     absent = dict.fromkeys(("uri", "title", "description", "tags", "source", "licence"))
-    return {"image_id": IMAGES[i], "bytes": picture(i), **absent}
+    data = picture(i)
+    return {"image_id": IMAGES[i], "bytes": data, "num_bytes": len(data), **absent}
 
 
 def annotated(i, is_selected):

@@ -1,4 +1,4 @@
-"""Parameters of the label map, resampling, shards and the report."""
+"""Parameters of the label map, resampling and shards."""
 
 from __future__ import annotations
 
@@ -82,15 +82,3 @@ class WriteReleaseParams(Params):
     """Further tries after a failed read."""
     read_threads: int = Field(16, ge=1, exclude=True)
     """Images read at once by a task, where they stand in files."""
-
-
-class ReportParams(Params):
-    """Parameters of the report's pictures."""
-
-    num_terms: int = Field(20, ge=1)
-    """Most and least concrete terms that are listed."""
-    num_labels: int = Field(16, ge=1)
-    """Labels on the contact sheet."""
-    num_groups: int = Field(12, ge=1)
-    """Near-duplicate groups that are drawn."""
-    seed: int = 0

@@ -8,7 +8,6 @@ from pipeline.config.base import Params
 from pipeline.config.dataset import (
     AssignShardsParams,
     FreezeLabelsParams,
-    ReportParams,
     ResampleImagesParams,
     WriteReleaseParams,
 )
@@ -38,6 +37,7 @@ from pipeline.config.labels import (
     SelectVisualTermsParams,
     SweepConcretenessParams,
 )
+from pipeline.config.report import ReportParams
 from pipeline.config.runtime import RuntimeParams
 from pipeline.config.train import TrainParams
 

@@ -36,6 +36,9 @@ DATA_SUFFIXES = (
     ".md",
     ".npz",
     ".png",
+    ".html",
+    ".js",
+    ".css",
 )
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MTIME = 315532800

@@ -1,4 +1,4 @@
-"""Reads published tables and writes the report: pictures, funnel, one page. No Spark.
+"""Reads published tables and writes the report: the explorer, pictures, funnel. No Spark.
 
 Cost: small tables whole; of image tables only the rows that are drawn, and one pass over the
 report columns of ``duplicate_groups`` and ``image_labels`` until enough examples are found.
@@ -20,6 +20,7 @@ from pipeline.report import figures
 from pipeline.report.funnel import COLUMNS, funnel_rows, to_csv
 from pipeline.report.page import Section, to_html
 from pipeline.runtime.catalog import Catalog, open_catalog
+from pipeline.runtime.explorer.build import write_explorer
 from pipeline.runtime.funnel import funnel_steps
 from pipeline.runtime.sheets import borderline_pairs, contact_sheet, near_duplicates
 
@@ -27,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_report(config: RunConfig) -> Storage:
-    """Draw everything that the root has tables for.
+    """Write the explorer and draw every picture that the root has tables for.
+
+    ``index.html`` is the explorer, ``pictures.html`` a page of still pictures without scripts.
 
     Args:
         config: the run; its root is read, ``<root>/report`` written.
@@ -56,7 +59,8 @@ def write_report(config: RunConfig) -> Storage:
                 _save(folder, section.picture, figure)
             sections.append(section)
     folder.write_bytes_atomic("funnel.csv", to_csv(funnel_steps(catalog)).encode())
-    folder.write_bytes_atomic("index.html", to_html("Dataset report", sections).encode())
+    folder.write_bytes_atomic("pictures.html", to_html("Dataset report", sections).encode())
+    write_explorer(config, catalog, folder)
     return folder
 
 

@@ -92,7 +92,7 @@ def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section,
         return []
     model = PairModel.from_json(catalog.read("pair_models")["model"][0].as_py())
     limit = rule_of(model, config.near_duplicates).min_probability
-    found = [_nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
+    found = [nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
     counts = [int(histogram.sum()) for _, histogram in found]
     if not any(counts):
         return []
@@ -116,7 +116,7 @@ def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section,
     return [(Section("Verified pairs", text, "borderline_pairs.png"), figure)]
 
 
-def _nearest_pairs(
+def nearest_pairs(
     catalog: Catalog, name: str, limit: float, num: int
 ) -> tuple[list[tuple[float, str, str]], NDArray[np.int64]]:
     """Verified pairs nearest to a probability, and the number of them in ten bins; one scan."""

@@ -34,7 +34,7 @@ def test_funnel_by_hand(root):
 
 def test_page_shows_every_picture(root):
     folder = write_report(RunConfig(root=root))
-    page = folder.read_bytes("index.html").decode()
+    page = folder.read_bytes("pictures.html").decode()
     named = re.findall(r'src="([^"]+)"', page)
     drawn = [name for name in folder.list() if name.endswith(".png")]
     assert sorted(named) == sorted(drawn)
