@@ -85,13 +85,20 @@ def near_duplicates(catalog: Catalog, config: RunConfig) -> list[tuple[Section, 
     return [(Section("Near-duplicates", text, "near_duplicates.png"), figure)]
 
 
+def least_probability(catalog: Catalog, config: RunConfig) -> float:
+    """Probability from which a pair of near-duplicates is taken."""
+    if config.near_duplicates.verify.min_precision is None:
+        return config.near_duplicates.verify.min_probability
+    model = PairModel.from_json(catalog.read("pair_models")["model"][0].as_py())
+    return rule_of(model, config.near_duplicates).min_probability
+
+
 def borderline_pairs(catalog: Catalog, config: RunConfig) -> list[tuple[Section, Figure | None]]:
     """Pairs next to the least probability, from both sides, and how many there are in all."""
     tables = ("near_duplicate_pairs", "rejected_pairs")
-    if not all(catalog.has(name) for name in (*tables, "pair_models")):
+    if not all(catalog.has(name) for name in tables):
         return []
-    model = PairModel.from_json(catalog.read("pair_models")["model"][0].as_py())
-    limit = rule_of(model, config.near_duplicates).min_probability
+    limit = least_probability(catalog, config)
     found = [nearest_pairs(catalog, name, limit, config.report.num_groups) for name in tables]
     counts = [int(histogram.sum()) for _, histogram in found]
     if not any(counts):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pipeline.report import charts
 from pipeline.report.blocks import Block, Column, Value, View, chart, gallery, group, picture, table
 from pipeline.runtime.explorer.sampling import Reading, lowest_by_hash
-from pipeline.runtime.sheets import nearest_pairs
+from pipeline.runtime.sheets import least_probability, nearest_pairs
 
 _BITS = "bits of the perceptual hash that differ"
 
@@ -102,10 +102,7 @@ def closeness(tier: str, distance: float | None) -> str:
 def _borderline(reading: Reading) -> Iterator[Block]:
     if not reading.has("near_duplicate_pairs", "rejected_pairs"):
         return
-    limit, num = (
-        reading.config.near_duplicates.verify.min_probability,
-        reading.params.num_groups // 2,
-    )
+    limit, num = least_probability(reading.catalog, reading.config), reading.params.num_groups // 2
     for name, title, mark in (
         ("near_duplicate_pairs", "Pairs just taken", "taken"),
         ("rejected_pairs", "Pairs just rejected", "rejected"),
