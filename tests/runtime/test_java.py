@@ -137,7 +137,7 @@ def test_spark_runs_without_any_java_on_the_machine(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
