@@ -108,7 +108,8 @@ def test_named_targets_exist(readme, repository):
 
 
 def test_options_and_example_configuration_load(readme, tmp_path):
-    options = re.findall(r"--set ([\w.]+=[^\s\"`]+)", readme)
+    found = re.findall(r"--set ([\w.]+=)(?:'([^']+)'|([^\s\"`]+))", readme)
+    options = [name + (quoted or plain) for name, quoted, plain in found]
     assert len(options) >= 2
     load_config("demo", options)
     blocks = re.findall(r"```yaml\n(.*?)```", readme, re.S)
