@@ -104,8 +104,8 @@ def stages(num_images, pictures):
     yield ingest_interests.TAXONOMY_STAGE, {"interests": {"l1_interest": names}}
     ok = {"status": ["ok"] * NUM_TERMS, "seed": terms, "num_test": terms, "num_positives": terms}
     yield score_concreteness.STAGE, {
-        "term_concreteness": {"term_id": terms, "concreteness": scores, "standard_error": scores / 50,
-                              "wilson_lower": scores - 0.1, **ok}}  # fmt: skip
+        "term_concreteness": {"term_id": terms, "concreteness": scores, "wilson_lower": scores - 0.1,
+                              "standard_error": scores / 50, **ok}}  # fmt: skip
     visual = {"term_id": terms, "concreteness": scores, "num_positives": terms}
     yield select_visual_terms.STAGE, {"visual_terms": visual}
     vectors = rng.standard_normal((NUM_TERMS, 64)).astype("<f4")

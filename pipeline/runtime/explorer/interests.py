@@ -176,7 +176,7 @@ def _ambiguous(
     by_term: dict[int, set[int]] = {}
     for term, cluster in (*found.kept, *found.lost):
         by_term.setdefault(term, set()).add(cluster)
-    rows = []
+    rows: list[list[Value]] = []
     for term, clusters in sorted(by_term.items()):
         if len({about[c][1] for c in clusters}) < 2:
             continue
