@@ -104,7 +104,7 @@ def stages(num_images, pictures):
     yield ingest_interests.TAXONOMY_STAGE, {"interests": {"l1_interest": names}}
     ok = {"status": ["ok"] * NUM_TERMS, "seed": terms, "num_test": terms, "num_positives": terms}
     yield score_concreteness.STAGE, {
-        "term_concreteness": {"term_id": terms, "concreteness": scores, "wilson_lower": scores - 0.1,
+        "term_concreteness": {"term_id": terms, "concreteness": scores, "wilson_lower": scores,
                               "standard_error": scores / 50, **ok}}  # fmt: skip
     visual = {"term_id": terms, "concreteness": scores, "num_positives": terms}
     yield select_visual_terms.STAGE, {"visual_terms": visual}
