@@ -78,7 +78,7 @@ def sweep(
         "data": [{"xAxis": boundary}],
     }
     option = _axes(series, "value", "value", "decision boundary", "share kept")
-    option["xAxis"] |= {"min": float(boundaries.min(initial=0)), "max": 1}
+    option["xAxis"] |= {"min": float(boundaries.min(initial=1)), "max": 1}
     known = np.isfinite(metric)
     if known.any():
         option["yAxis"] = [option["yAxis"], {"type": "value", "name": "metric", "scale": True}]
@@ -193,7 +193,13 @@ def _axes(
         "grid": _GRID,
         "tooltip": {"trigger": "axis" if series[0]["type"] != "scatter" else "item"},
         "legend": {"top": 0, "show": len(series) > 1},
-        "xAxis": {"type": x, "name": x_name, "nameLocation": "middle", "nameGap": 28}
+        "xAxis": {
+            "type": x,
+            "name": x_name,
+            "nameLocation": "middle",
+            "nameGap": 28,
+            "axisLabel": {"hideOverlap": True},
+        }
         | (more or {}),
         "yAxis": {"type": y, "name": y_name},
         "series": series,
