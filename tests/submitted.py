@@ -77,7 +77,8 @@ def two_hosts(folder: Path, seconds: float = 120) -> Iterator[str]:
         its master's URL.
     """
     home = _spark_home(folder / "home")
-    environment = _environment(folder) | {"SPARK_NO_DAEMONIZE": "1"}
+    environment = _environment(folder)
+    environment["SPARK_DAEMON_JAVA_OPTS"] = "-Dspark.master.rest.enabled=false"  # a fixed port
     deploy = "org.apache.spark.deploy"
     with contextlib.ExitStack() as stack:
 
