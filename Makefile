@@ -28,7 +28,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-fast lint format pretrain dry_run evaluate report compare_variants fit_pair_model verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-layouts test-fast lint format pretrain dry_run evaluate report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -91,6 +91,9 @@ test-faults: env ## kills, failing stores and disks, twins, hostile files, a mil
 	@FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_STORES=$${FAULT_STORES:-10} FAULT_TWINS=$${FAULT_TWINS:-5} \
 	  FAULT_BLANKS=$${FAULT_BLANKS:-1000000} INCREMENTAL_ROUNDS=$${INCREMENTAL_ROUNDS:-10} $(PY) -m pytest -q tests/faults \
 	  tests/files/test_failing_disk.py tests/stages/test_incremental_near_duplicates.py tests/train/test_killed_run.py $(ARGS)
+
+test-layouts: env ## 1 to 200 partitions, 1 and 2 cores, shuffled inputs, kills, clusters, speculation: the same bytes
+	@LAYOUTS=$${LAYOUTS:-400} $(PY) -m pytest -q tests/e2e/test_layouts.py tests/faults/test_speculation.py $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)

@@ -48,15 +48,21 @@ class WorldRun:
 
 def run_world(spark, world: PlantedWorld, root: Path, partitions: int) -> RunConfig:
     """Run every stage, everything laid out in that many partitions."""
-    config = world_config(world, str(root), [f"runtime.num_buckets={partitions}"])
+    sizes = [f"runtime.{name}={partitions}" for name in ("num_buckets", "shuffle_partitions")]
+    config = world_config(world, str(root), sizes)
+    run_chain(spark, config)
+    return config
+
+
+def run_chain(spark, config: RunConfig) -> None:
+    """Run every stage in a session that is there already."""
     storage = open_storage(config.root)
     chain = build_chain(config)
     planned = plan_chain(chain, config, storage, source_versions(config.inputs, storage))
     lifecycle = Lifecycle(spark, config, storage, published_tables(storage, chain))
-    with shuffle_partitions(spark, partitions):
+    with shuffle_partitions(spark, config.runtime.shuffle_partitions):
         for p in planned:
             lifecycle.run(p)
-    return config
 
 
 @contextmanager
@@ -69,14 +75,22 @@ def shuffle_partitions(spark, number: int):
         spark.conf.set("spark.sql.shuffle.partitions", before)
 
 
-def shuffled(world: PlantedWorld, folder: Path) -> PlantedWorld:
-    """The same world, the rows of every input table in another order."""
+def shuffled(world: PlantedWorld, folder: Path, num_files: int = 3) -> PlantedWorld:
+    """The same world: every input table several files in a folder, its rows in another order.
+
+    Args:
+        world: the world.
+        folder: gets the tables.
+        num_files: of each table.
+    """
     tables = {}
     for name, path in world.tables.items():
         rows = pq.read_table(path)
         order = np.argsort(hash_ints(np.arange(rows.num_rows), 0, "shuffle"), kind="stable")
-        tables[name] = folder / path.name
-        pq.write_table(rows.take(pa.array(order)), tables[name])
+        tables[name] = folder / name
+        tables[name].mkdir(parents=True)
+        for number, part in enumerate(np.array_split(order, num_files)):
+            pq.write_table(rows.take(pa.array(part)), tables[name] / f"part-{number}.parquet")
     return PlantedWorld(
         folder, world.num_images, world.num_terms, world.seed, True, tables, world.truth
     )

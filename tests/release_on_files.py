@@ -3,9 +3,12 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from pipeline.files.storage import open_storage
+from pipeline.stages.shard_files import PlannedSample
+from schemas.dataset import SHARD_ASSIGNMENTS
 from schemas.ingested import IMAGES
 
 NUM_SHARDS, PER_SHARD = 4, 6
@@ -48,3 +51,15 @@ def files_of(release):
     names = [f["name"] for f in manifest["files"]]
     names += [line[part] for line in manifest["shards"] for part in ("name", "index")]
     return {name: release.read_bytes(name) for name in ["manifest.json", *names]}
+
+
+def batches(given):
+    """The rows of all shards, as a task gets them."""
+    for row in sorted(given[SHARD_ASSIGNMENTS], key=lambda r: (r["shard_id"], r["position"])):
+        yield pa.RecordBatch.from_pylist([{n: row[n] for n in PlannedSample._fields}])
+
+
+def shards(storage, folder="r"):
+    """Name -> content of the shards and their indexes in a folder of a release."""
+    names = [name for name in storage.list(f"{folder}/shards") if not name.startswith(".")]
+    return {f"shards/{name}": storage.read_bytes(f"{folder}/shards/{name}") for name in names}

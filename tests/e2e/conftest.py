@@ -1,4 +1,4 @@
-"""One planted world and two runs of the whole chain over it, for every test of this folder.
+"""One planted world and a run of the whole chain over it, for every test of this folder.
 
 The world has 3,000 images; `PLANTED_IMAGES=20000 pytest tests/e2e` is the size of the claim.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 
 import pytest
-from planted_run import WorldRun, run_world, shuffled
+from planted_run import WorldRun, run_world
 
 from pipeline.demo.planted_world import PlantedWorld, generate
 from pipeline.demo.planted_writer import WorldOptions
@@ -32,12 +32,3 @@ def run(spark, world: PlantedWorld, tmp_path_factory: pytest.TempPathFactory) ->
     figures = check_world(world, config)
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return WorldRun(world, config, figures)
-
-
-@pytest.fixture(scope="session")
-def other(
-    spark, world: PlantedWorld, run: WorldRun, tmp_path_factory: pytest.TempPathFactory
-) -> WorldRun:
-    """The same with 7 partitions, every input table in another order."""
-    again = shuffled(world, tmp_path_factory.mktemp("shuffled"))
-    return WorldRun(again, run_world(spark, again, tmp_path_factory.mktemp("seven"), 7), {})

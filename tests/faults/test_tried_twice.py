@@ -6,19 +6,26 @@ import subprocess
 import sys
 import threading
 
-import pyarrow as pa
 import pytest
 from given import run_stage
-from release_on_files import NUM_SHARDS, PER_SHARD, files_of, images, pictures, samples_of
+from release_on_files import (
+    NUM_SHARDS,
+    PER_SHARD,
+    batches,
+    files_of,
+    images,
+    pictures,
+    samples_of,
+    shards,
+)
 from upstream_given import publish_upstream, upstream, with_places
 
 from pipeline.files.fetch import FetchPolicy
 from pipeline.files.sink import FileSink
 from pipeline.files.storage import open_storage
 from pipeline.stages.release_check import release_storage
-from pipeline.stages.shard_files import PlannedSample, ShardTask
+from pipeline.stages.shard_files import ShardTask
 from pipeline.stages.write_release import STAGE
-from schemas.dataset import SHARD_ASSIGNMENTS
 from schemas.ingested import IMAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -154,18 +161,6 @@ def test_a_slow_try_and_its_twin_write_the_same(given, undisturbed, tmp_path, la
 
 def fail():
     raise ValueError("killed")
-
-
-def batches(given):
-    """The rows of all shards, as a task gets them."""
-    for row in sorted(given[SHARD_ASSIGNMENTS], key=lambda r: (r["shard_id"], r["position"])):
-        yield pa.RecordBatch.from_pylist([{n: row[n] for n in PlannedSample._fields}])
-
-
-def shards(storage):
-    """Name -> content of the shards and their indexes."""
-    names = [name for name in storage.list("r/shards") if not name.startswith(".")]
-    return {f"shards/{name}": storage.read_bytes(f"r/shards/{name}") for name in names}
 
 
 def of_shards(files):
