@@ -87,6 +87,9 @@ class DataParams(Params):
     range is our choice)."""
     crop_max_aspect: float = Field(4 / 3, ge=1)
     """Widest aspect ratio of a crop; the narrowest is its inverse."""
+    horizontal_flip: bool = False
+    """Mirror half of the crops left to right (Source: BiT section 3.2; paper A.1 has the
+    Inception crop alone). Where a label reads left to right (text, hands) it destroys it."""
     eval_crop: float = Field(0.875, gt=0, le=1)
     """Evaluation resizes the short side to image_size / eval_crop and takes the middle square;
     stored with the export (timm's crop_pct)."""

@@ -19,7 +19,7 @@ from pipeline.files.fetch import Content, fetch_in_order
 from pipeline.kernels.hashing import hash64, uniform
 from pipeline.kernels.resampling import total_weight
 from pipeline.train.batch import Batch
-from pipeline.train.images import CropRule, crop_image, crop_uniforms
+from pipeline.train.images import CropRule, crop_image, crop_uniforms, flips
 from pipeline.train.plan import Places
 from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.sampling import Appearances, draw_shard, sample_weights
@@ -92,6 +92,7 @@ class Assembler:
         keys = pa.array([w.key for w in wanted], pa.string())
         copies = np.array([w.copy for w in wanted], np.int64)
         uniforms = crop_uniforms(keys, copies, self._params.seed, epoch).tolist()
+        mirrored = self._mirrored(keys, copies, epoch)
         images = _blank(len(wanted), self._rule.size)
         valid, failures = np.zeros(len(wanted), np.bool_), []
         for i, (w, content) in enumerate(self._contents(wanted)):
@@ -100,7 +101,8 @@ class Assembler:
                     raise content
                 assert w.members is not None
                 suffix = str(w.members.suffixes[w.row])
-                images[i] = crop_image(bytes(content), suffix, self._rule, uniforms[i])
+                crop = crop_image(bytes(content), suffix, self._rule, uniforms[i])
+                images[i] = crop.flip(-1) if mirrored[i] else crop
                 valid[i] = True
             except CorruptSampleError as error:
                 failures.append(f"{self._release.shards.name(w.shard)} {w.key}: {error}")
@@ -117,6 +119,11 @@ class Assembler:
             [w.key for w in wanted],
             failures,
         )
+
+    def _mirrored(self, keys: pa.Array, copies: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
+        if not self._params.data.horizontal_flip:
+            return np.zeros(len(keys), np.bool_)
+        return flips(keys, copies, self._params.seed, epoch)
 
     def _wanted(self, shard: int, place: int, epoch: int) -> _Wanted:
         found = self._shard(shard, epoch)

@@ -189,6 +189,23 @@ def crop_uniforms(
     return uniform(draws).reshape(-1, CROP_ATTEMPTS, 4)
 
 
+def flips(keys: pa.Array, copies: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.bool_]:
+    """Which crops are mirrored left to right: each with one half, drawn apart from its crop.
+
+    Args:
+        keys: n sample keys.
+        copies: int64 (n,), number of each sample's appearance in the epoch.
+        seed: of the run.
+        epoch: 0, 1, ...
+
+    Returns:
+        bool (n,).
+    """
+    streams = hash64(keys, seed, f"flip/{epoch}").view(np.int64)
+    with np.errstate(over="ignore"):
+        return uniform(hash_ints(streams + copies, seed, "flip")) < 0.5
+
+
 def choose_crop(
     height: int, width: int, uniforms: Uniforms, min_area: float, max_aspect: float
 ) -> Box:

@@ -167,6 +167,20 @@ def test_images_and_labels_belong_together(release_root, make_params):
                 assert m.label_values[offsets[i] : offsets[i + 1]].tolist() == truth[key]
 
 
+def test_half_of_the_crops_are_mirrored_where_the_recipe_says_so(release_root, make_params):
+    """Nothing else changes: not the crops, not the order."""
+    release = open_release(str(release_root))
+    plain, mirrored = (
+        steps(ShardDataset(release, make_params(data=data), 0, 1, Position()), 4)
+        for data in ({}, {"horizontal_flip": True})
+    )
+    assert keys(plain) == keys(mirrored)
+    before, after = (torch.cat([b.micro[0].images for b in run]) for run in (plain, mirrored))
+    chosen = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert 8 <= sum(chosen) <= 24
+    assert torch.equal(before[chosen].flip(-1), after[chosen])
+
+
 def test_corrupt_samples_are_masked_and_named(make_release, make_params):
     release = open_release(str(make_release(damaged=frozenset({2, 9}))))
     batches = steps(ShardDataset(release, make_params(), 0, 1, Position()), 4)

@@ -21,6 +21,7 @@ from pipeline.train.images import (
     crop_resized,
     crop_uniforms,
     decode,
+    flips,
 )
 from pipeline.train.release import CorruptSampleError
 
@@ -157,3 +158,16 @@ def test_crop_resized_cuts_the_box():
     )
     assert out.shape == (3, 6, 6)
     assert out.flatten(1).unique(dim=1).flatten().tolist() == [9, 8, 7]
+
+
+def test_flips_are_keyed_and_half_of_the_crops():
+    keys = pa.array([f"{i:032x}-000" for i in range(4000)])
+    copies = np.arange(4000) % 3
+    found = flips(keys, copies, 0, 0)
+    assert abs(found.mean() - 0.5) < 0.03
+    order = np.random.default_rng(0).permutation(4000)
+    assert (flips(keys.take(pa.array(order)), copies[order], 0, 0) == found[order]).all()
+    others = [flips(keys, copies, 1, 0), flips(keys, copies, 0, 1), flips(keys, copies + 3, 0, 0)]
+    others.append(crop_uniforms(keys, copies, 0, 0)[:, 0, 2] < 0.5)
+    for other in others:
+        assert abs((other == found).mean() - 0.5) < 0.03
