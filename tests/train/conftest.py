@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import multiprocessing
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,14 @@ def merged(base: dict, over: dict) -> dict:
     for key, value in over.items():
         out[key] = merged(base[key], value) if isinstance(value, dict) else value
     return out
+
+
+@pytest.fixture(scope="session")
+def children() -> multiprocessing.context.BaseContext:
+    """Children of a process that has torch loaded and has never used it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.train.loop"])
+    return context
 
 
 @pytest.fixture(scope="session")

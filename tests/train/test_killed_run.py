@@ -5,32 +5,18 @@ FAULT_KILLS sets how many; a run is killed up to three times on its way before i
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 from killed_trainer import Kill, train
+from run_states import last_state, same
 
 from pipeline.config.train import TrainParams
-from pipeline.files.storage import open_storage
-from pipeline.train.checkpoint import list_checkpoints, load_checkpoint
-from pipeline.train.release import open_release
 
 KILLS = int(os.environ.get("FAULT_KILLS", "1"))
 KILLS_A_RUN = min(KILLS, 3)
 UPDATES = 10
-
-
-@pytest.fixture(scope="module")
-def children():
-    """Children of a process that has torch loaded and has never used it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.train.loop"])
-    return context
 
 
 def run(children, *arguments: object) -> int:
@@ -38,24 +24,6 @@ def run(children, *arguments: object) -> int:
     child.start()
     child.join()
     return child.exitcode
-
-
-def last_state(out: Path, release: Path) -> dict:
-    (folder,) = [p for p in out.iterdir() if p.is_dir()]
-    storage = open_storage(f"{folder}/checkpoints")
-    label_map = open_release(str(release)).label_map_sha256
-    return load_checkpoint(storage, list_checkpoints(storage)[-1], label_map)
-
-
-def same(a: object, b: object) -> bool:
-    """Equal to the bit, through all containers."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def test_killed_runs_end_as_if_never_killed(children, release_root, make_params, tmp_path):
