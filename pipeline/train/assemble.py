@@ -25,6 +25,9 @@ from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.sampling import Appearances, draw_shard, sample_weights
 from pipeline.train.shard_index import ShardIndex
 
+ImageMemory = Callable[[int, int], Tensor]
+"""From count and size to uint8 (count, 3, size, size), channels last, with anything in it."""
+
 
 class OpenShard(NamedTuple):
     """A shard whose index has been read.
@@ -65,7 +68,11 @@ class Assembler:
     """
 
     def __init__(
-        self, release: Release, params: TrainParams, weights: NDArray[np.float64] | None
+        self,
+        release: Release,
+        params: TrainParams,
+        weights: NDArray[np.float64] | None,
+        memory: ImageMemory,
     ) -> None:
         """Nothing is read yet.
 
@@ -73,8 +80,9 @@ class Assembler:
             release: where the samples are.
             params: of the run.
             weights: that the epochs are planned by, see ``shard_weights``.
+            memory: for the images of a batch.
         """
-        self._weights = weights
+        self._weights, self._memory = weights, memory
         self._release, self._params = release, params
         self._rule = CropRule.of(params.data, params.model.image_size)
         self._open: OrderedDict[int, OpenShard | CorruptSampleError] = OrderedDict()
@@ -93,7 +101,7 @@ class Assembler:
         copies = np.array([w.copy for w in wanted], np.int64)
         uniforms = crop_uniforms(keys, copies, self._params.seed, epoch).tolist()
         mirrored = self._mirrored(keys, copies, epoch)
-        images = _blank(len(wanted), self._rule.size)
+        images = self._memory(len(wanted), self._rule.size)
         valid, failures = np.zeros(len(wanted), np.bool_), []
         for i, (w, content) in enumerate(self._contents(wanted)):
             try:
@@ -105,6 +113,7 @@ class Assembler:
                 images[i] = crop.flip(-1) if mirrored[i] else crop
                 valid[i] = True
             except CorruptSampleError as error:
+                images[i] = 0
                 failures.append(f"{self._release.shards.name(w.shard)} {w.key}: {error}")
         labels = [
             self._labels(w, epoch) if v else _NONE for w, v in zip(wanted, valid, strict=True)
@@ -189,16 +198,16 @@ class Assembler:
         return OpenShard(index, epoch, draw_shard(index, weights, shard, self._params.seed, epoch))
 
 
-def _blank(count: int, size: int) -> Tensor:
-    """Black images, uint8 (count, 3, size, size), channels last.
+def own_memory(count: int, size: int) -> Tensor:
+    """Memory for images, uint8 (count, 3, size, size), channels last.
 
     A loader process puts them where the trainer can see them: torch would copy them there.
     """
     shape = (count, size, size, 3)
     if get_worker_info() is None:
-        return torch.zeros(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
+        return torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
     images = torch.empty(0, dtype=torch.uint8)
-    # New shared memory is zero. torch's own default_collate asks for it by the same call.
+    # torch's own default_collate asks for shared memory by the same call.
     share: Callable[..., torch.UntypedStorage] = images.untyped_storage()._new_shared
     images.set_(share(math.prod(shape), device="cpu"))
     return images.view(shape).permute(0, 3, 1, 2)

@@ -7,18 +7,22 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from pipeline.config.train import RunParams, TrainParams
 from pipeline.files.fetch import FetchPolicy
 from pipeline.files.file_cache import FileCache
 from pipeline.files.storage import open_storage
-from pipeline.train.assemble import Assembler
+from pipeline.train.assemble import Assembler, own_memory
 from pipeline.train.batch import Position, StepBatch
+from pipeline.train.batch_memory import BatchMemory, Shape, Writer
 from pipeline.train.plan import EpochPlan, Places, PlanShape, check_length
 from pipeline.train.release import Release
 from pipeline.train.sampling import expected_images, shard_counts, shard_weights
@@ -64,8 +68,11 @@ class ShardDataset(IterableDataset[StepBatch]):
             data.global_batch, data.virtual_ranks, data.lanes, data.window, data.chunk, params.seed
         )
         self.micro_batch = params.run.micro_batch or data.global_batch // world
+        self.micro_batches = data.global_batch // world // self.micro_batch
         self._weights = shard_weights(release, data) if weights is None else weights
         check_length(self._least_samples, self.shape)
+        self.memory: BatchMemory | None = None
+        self._writer: Writer | None = None
         self._assembler: Assembler | None = None
 
     @property
@@ -97,8 +104,11 @@ class ShardDataset(IterableDataset[StepBatch]):
             # A forked process cannot use its parent's connections.
             storage = open_storage(self.release.storage.uri)
             self.release = dataclasses.replace(self.release, storage=storage)
+            if self.memory is not None:
+                self._writer = Writer(self.memory, worker)
         for plan, step in self.steps(worker, workers):
-            yield self.load(plan, step)
+            batch = self.load(plan, step)
+            yield batch if self._writer is None else self._writer.to_send(batch)
 
     def steps(self, worker: int, workers: int) -> Iterator[tuple[EpochPlan, int]]:
         """The steps that one of this process's workers loads, with their epochs' plans."""
@@ -122,7 +132,7 @@ class ShardDataset(IterableDataset[StepBatch]):
             StorageError: the storage does not answer.
         """
         if self._assembler is None:
-            self._assembler = Assembler(self.release, self.params, self._weights)
+            self._assembler = Assembler(self.release, self.params, self._weights, self._images)
         places = self.places(plan, step)
         micro = [
             self._assembler.batch(
@@ -133,6 +143,10 @@ class ShardDataset(IterableDataset[StepBatch]):
         last = step + 1 == plan.num_steps
         after = Position(plan.epoch + 1, 0) if last else Position(plan.epoch, step + 1)
         return StepBatch(Position(plan.epoch, step), after, micro)
+
+    def _images(self, count: int, size: int) -> Tensor:
+        images = None if self._writer is None else self._writer.empty(count, size)
+        return own_memory(count, size) if images is None else images
 
 
 def for_run(release: Release, run: RunParams) -> Release:
@@ -194,7 +208,7 @@ def build_loader(dataset: ShardDataset) -> DataLoader[StepBatch]:
     """
     run = dataset.params.run
     parallel = run.workers > 0
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=None,
         num_workers=run.workers,
@@ -204,6 +218,22 @@ def build_loader(dataset: ShardDataset) -> DataLoader[StepBatch]:
         pin_memory=run.device != "cpu" and torch.cuda.is_available(),
         generator=torch.Generator(),
     )
+
+
+class _Loader(DataLoader[StepBatch]):
+    """Gives the processes of each iterator memory of their own, as long as the iterator lives."""
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        dataset = cast(ShardDataset, self.dataset)
+        run, size = dataset.params.run, dataset.params.model.image_size
+        # In a process of its own: what it has ahead, what the trainer holds, what it gets next.
+        places = dataset.micro_batches * (run.prefetch + 2)
+        dataset.memory = BatchMemory.for_loader(
+            Shape(dataset.micro_batch, size), run.workers, places
+        )
+        steps = super().__iter__()
+        steps.batch_memory, dataset.memory = dataset.memory, None  # type: ignore[attr-defined]
+        return steps
 
 
 def _ignore_stop_signals(_worker: int) -> None:
