@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -214,7 +215,7 @@ def build_loader(dataset: ShardDataset) -> DataLoader[StepBatch]:
         num_workers=run.workers,
         prefetch_factor=run.prefetch if parallel else None,
         timeout=run.timeout_seconds / 2 if parallel else 0,
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=_start_process,
         pin_memory=run.device != "cpu" and torch.cuda.is_available(),
         generator=torch.Generator(),
     )
@@ -236,7 +237,12 @@ class _Loader(DataLoader[StepBatch]):
         return steps
 
 
-def _ignore_stop_signals(_worker: int) -> None:
-    """A stop signal sent to the whole group must leave the loader alive for the last step."""
+def _start_process(_worker: int) -> None:
+    """Of a loader process.
+
+    A stop signal sent to the whole group must leave the loader alive for the last step. What was
+    there before the fork is not looked at by the garbage collector, which would copy its pages.
+    """
+    gc.freeze()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
