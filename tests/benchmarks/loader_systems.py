@@ -37,7 +37,7 @@ CORES = 2
 BATCH = 128
 """Images a step: the share of one of 64 ranks in the paper's batch of 8,192."""
 WARM_STEPS = 24
-"""Before the clock starts: a forked process copies pages of its parent, and touches its own, once."""
+"""Before the clock starts: a forked process copies pages of its parent, touches its own, once."""
 WDS_BUFFER = 4096
 """Samples in webdataset's shuffle buffer, as many as a window of ours."""
 
