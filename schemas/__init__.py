@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from schemas.contract import Column, Table
 from schemas.dataset import DATASET
+from schemas.evaluation import EVALUATION
 from schemas.images import IMAGE_TABLES
 from schemas.ingested import INGESTED
 from schemas.inputs import SOURCES
@@ -15,6 +16,7 @@ SECTIONS: dict[str, tuple[Table, ...]] = {
     "Labels": LABELS,
     "Near-duplicates": IMAGE_TABLES,
     "The dataset": DATASET,
+    "For evaluation": EVALUATION,
 }
 """Contracts by subject, in the order of the pipeline."""
 

@@ -73,6 +73,18 @@ class TaggedSet(Params):
     """A folder with one folder a tag, or a Parquet table of image_id, tag and bytes."""
 
 
+class PairSet(Params):
+    """Labelled pairs of images: a task that was held out of training."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    """Name in the table of results."""
+    images: str
+    """A folder of images or of folders of images (ids are paths below it), or a Parquet table of
+    image_id and bytes."""
+    pairs: str
+    """A Parquet file of `labelled_pairs`: image_id_a, image_id_b, is_near_duplicate."""
+
+
 class EvaluateParams(Params):
     """Evaluation of one exported model."""
 
@@ -89,6 +101,10 @@ class EvaluateParams(Params):
     speed: SpeedParams = SpeedParams()
     tagged: tuple[TaggedSet, ...] = ()
     """Tagged sets beside the release's held-out images."""
+    pairs: tuple[PairSet, ...] = ()
+    """Sets of labelled pairs that the cosine of the features is held against."""
+    pair_precision: float = Field(0.95, gt=0, le=1)
+    """Precision at which recall of near-duplicate pairs is read (Source: paper section 4.1.2)."""
     support_share: float = Field(0.5, gt=0, lt=1)
     """Share of a set's images, by hash of their ids, that probes are fitted to; the rest are
     queries."""

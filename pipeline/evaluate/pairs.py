@@ -13,6 +13,31 @@ from numpy.typing import NDArray
 from pipeline.evaluate.bootstrap import Counts, Statistic
 
 
+class LabelledPairs(NamedTuple):
+    """Pairs of a set's images with judgements.
+
+    Attributes:
+        first: int64 (m,), place of the query in the set.
+        second: int64 (m,), place of the image that it is compared with.
+        is_positive: bool (m,), whether the two are near-duplicates.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    is_positive: NDArray[np.bool_]
+
+    def among(self, rows: NDArray[np.int64]) -> LabelledPairs:
+        """The pairs whose images are both among some of the set's, by their places there.
+
+        Args:
+            rows: int64 (k,), places in the set, ascending.
+        """
+        ends = np.stack([self.first, self.second])
+        is_whole = np.isin(ends, rows).all(axis=0)
+        places = np.searchsorted(rows, ends[:, is_whole])
+        return LabelledPairs(places[0], places[1], self.is_positive[is_whole])
+
+
 class OperatingPoint(NamedTuple):
     """Where recall was read off.
 
@@ -61,6 +86,19 @@ def recall_at_precision(
         return OperatingPoint(0.0, float("inf"))
     best = usable[np.argmax(right[usable])]  # of equal recalls the highest threshold
     return OperatingPoint(float(right[best] / right[-1]), float(ranked[best]))
+
+
+def pair_cosines(vectors: NDArray[np.float32], pairs: LabelledPairs) -> NDArray[np.float64]:
+    """Cosine of the two images of each pair, float64 (m,); 0 where a vector is zero.
+
+    Args:
+        vectors: float32 (n, d).
+        pairs: of the n images.
+    """
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    units = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+    return np.asarray((units[pairs.first] * units[pairs.second]).sum(axis=1))
 
 
 def recall_statistic(

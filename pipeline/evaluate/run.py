@@ -16,6 +16,7 @@ from pipeline.evaluate import tasks
 from pipeline.evaluate.export import Export, open_export, own_release
 from pipeline.evaluate.features import Features, extract, head_arrays
 from pipeline.evaluate.labels import band_of, prior_logits
+from pipeline.evaluate.pair_sets import pair_set
 from pipeline.evaluate.scores import LinearScores, PriorScores
 from pipeline.evaluate.sets import HELD_OUT, ImageSet, Trained, held_out_set, tagged_set
 from pipeline.evaluate.speed import measure_speed
@@ -28,6 +29,7 @@ from pipeline.train.release import Release
 logger = logging.getLogger(__name__)
 
 _TASKS = ("labels", "retrieval", "few_shot", "linear_probe", "approximate_index")
+_PAIR_TASK = "near_duplicates"
 
 
 class Watcher(Protocol):
@@ -73,6 +75,7 @@ def step_names(params: EvaluateParams) -> list[str]:
     """Steps of an evaluation in order, for who watches it."""
     names = [f"{HELD_OUT}/{task}" for task in ("embed", *_TASKS)]
     names += [f"{s.name}/{t}" for s in params.tagged for t in ("embed", *_TASKS[1:])]
+    names += [f"{s.name}/{t}" for s in params.pairs for t in ("embed", _PAIR_TASK)]
     return [*names, "speed"]
 
 
@@ -105,11 +108,13 @@ def evaluate(
         share = export.train.data.holdout_share
         held = held_out_set(release, share) if share > 0 else None
         sets = [tagged_set(s.name, s.path) for s in params.tagged]
+        sets += [pair_set(s) for s in params.pairs]
         every = [*([held[0]] if held else []), *sets]
         if not every:
             raise ValueError(
                 "nothing to evaluate on: the model was trained with data.holdout_share = 0, and "
-                "evaluate.tagged names no set. Set train.data.holdout_share and pretrain again."
+                "evaluate.tagged and evaluate.pairs name no set. Set train.data.holdout_share and "
+                "pretrain again."
             )
         version = _version(params, export, release, every)
         place = _Place(out_uri, version, release)
@@ -133,9 +138,13 @@ def _version(params: EvaluateParams, export: Export, release: Release, sets: lis
         export.config,
         export.weights_sha256,
         release.manifest_sha256,
-        [(s.name, s.ids, s.classes.tolist()) for s in sets],
+        [(s.name, s.ids, s.classes.tolist(), _judgements(s)) for s in sets],
     ]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _judgements(images: ImageSet) -> list[list[int]]:
+    return [] if images.pairs is None else [part.tolist() for part in images.pairs]
 
 
 def _measure(
@@ -167,7 +176,11 @@ def _measure(
         notes.append(
             f"{images.name}: {len(found.rows):,} images, {found.num_corrupt} could not be read."
         )
-        for name, measure in _measures(params, export, images, found, trained).items():
+        data = _embedded(params, export, images, found)
+        if images.pairs is not None and data.pairs is not None:
+            num_lost = len(images.pairs.first) - len(data.pairs.first)
+            notes.append(tasks.near_duplicate_note(data, data.pairs, num_lost))
+        for name, measure in _measures(params, export, data, trained).items():
             watcher.start(f"{images.name}/{name}")
             rows += measure()
             watcher.finish(f"{images.name}/{name}")
@@ -179,26 +192,30 @@ def _measure(
     return rows, notes
 
 
-def _measures(
-    params: EvaluateParams,
-    export: Export,
-    images: ImageSet,
-    found: Features,
-    trained: Trained | None,
-) -> dict[str, Callable[[], list[Row]]]:
-    """The evaluators of a set by name, in the order of ``step_names``."""
-    labels = None if images.labels is None else images.labels.take(found.rows)
-    data = tasks.Embedded(
+def _embedded(
+    params: EvaluateParams, export: Export, images: ImageSet, found: Features
+) -> tasks.Embedded:
+    return tasks.Embedded(
         name=images.name,
         ids=[images.ids[i] for i in found.rows],
         classes=images.classes[found.rows],
         vectors=dict(zip((tasks.MODEL, tasks.RANDOM), found.vectors, strict=True)),
-        labels=labels,
+        labels=None if images.labels is None else images.labels.take(found.rows),
         num_labels=int(export.config["num_classes"]),
         params=params,
+        pairs=None if images.pairs is None else images.pairs.among(found.rows),
     )
+
+
+def _measures(
+    params: EvaluateParams, export: Export, data: tasks.Embedded, trained: Trained | None
+) -> dict[str, Callable[[], list[Row]]]:
+    """The evaluators of a set by name, in the order of ``step_names``."""
+    pairs = data.pairs
+    if pairs is not None:
+        return {_PAIR_TASK: lambda: tasks.near_duplicate_rows(data, pairs)}
     measures: dict[str, Callable[[], list[Row]]] = {}
-    if trained is not None and labels is not None:
+    if trained is not None and data.labels is not None:
         measures["labels"] = lambda: _label_rows(params, export, data, trained)
     measures["retrieval"] = lambda: tasks.retrieval_rows(data)
     measures["few_shot"] = lambda: tasks.few_shot_rows(data)

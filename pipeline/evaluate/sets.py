@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.evaluate.labels import Ragged, label_counts, label_mass, rarest_label, to_ragged
+from pipeline.evaluate.pairs import LabelledPairs
 from pipeline.files.storage import Storage, open_storage
 from pipeline.train.holdout import is_held_out
 from pipeline.train.release import CorruptSampleError, Release
@@ -40,6 +41,7 @@ class ImageSet:
         class_names: name of class 0, 1, ...
         labels: of the n images, None where there are only tags.
         read: file of the i-th image; raises CorruptSampleError.
+        pairs: of the n images, where these are what is judged; the set has no classes then.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     labels: Ragged | None
     read: Callable[[int], File]
+    pairs: LabelledPairs | None = None
 
 
 class Trained(NamedTuple):
@@ -164,21 +167,36 @@ def tagged_set(name: str, path: str) -> ImageSet:
     Raises:
         ValueError: neither of these, no image, an id twice, or a missing column.
     """
+    return _read_set(name, path, is_tagged=True)
+
+
+def untagged_set(name: str, path: str) -> ImageSet:
+    """A set of images that nothing else is known of; their class is -1.
+
+    Args:
+        name: in the table of results.
+        path: as in `tagged_set`; a table needs no tag, and images may lie in the folder itself.
+
+    Raises:
+        ValueError: as `tagged_set`.
+    """
+    found = _read_set(name, path, is_tagged=False)
+    return replace(found, classes=np.full(len(found.ids), -1, np.int64), class_names=())
+
+
+def _read_set(name: str, path: str, is_tagged: bool) -> ImageSet:
+    columns = tuple(c for c in _COLUMNS if is_tagged or c != "tag")
     if path.endswith(".parquet"):
         folder, _, file = path.rpartition("/")
-        return _parquet_set(name, open_storage(folder or "."), [file])
+        return _parquet_set(name, open_storage(folder or "."), [file], columns)
     storage = open_storage(path)
     names = storage.list()
     tables = [x for x in names if x.endswith(".parquet")]
     if tables:
-        return _parquet_set(name, storage, tables)
-    files = [
-        (tag, file)
-        for tag in names
-        for file in storage.list(tag)
-        if file.rpartition(".")[2].lower() in _SUFFIXES
-    ]
-    ids = [f"{tag}/{file}" for tag, file in files]
+        return _parquet_set(name, storage, tables, columns)
+    files = [] if is_tagged else [("", file) for file in names if _is_image(file)]
+    files += [(tag, file) for tag in names for file in storage.list(tag) if _is_image(file)]
+    ids = [f"{tag}/{file}" if tag else file for tag, file in files]
 
     def read(i: int) -> File:
         try:
@@ -189,7 +207,13 @@ def tagged_set(name: str, path: str) -> ImageSet:
     return _tagged(name, storage.uri, ids, [tag for tag, _ in files], read)
 
 
-def _parquet_set(name: str, storage: Storage, files: list[str]) -> ImageSet:
+def _is_image(file: str) -> bool:
+    return file.rpartition(".")[2].lower() in _SUFFIXES
+
+
+def _parquet_set(
+    name: str, storage: Storage, files: list[str], columns: tuple[str, ...]
+) -> ImageSet:
     ids: list[str] = []
     tags: list[str] = []
     groups: list[tuple[str, int]] = []
@@ -197,13 +221,14 @@ def _parquet_set(name: str, storage: Storage, files: list[str]) -> ImageSet:
     for file in files:
         with storage.open_read(file) as handle:
             parquet = pq.ParquetFile(handle)
-            missing = sorted(set(_COLUMNS) - set(parquet.schema_arrow.names))
+            missing = sorted(set(columns) - set(parquet.schema_arrow.names))
             if missing:
                 raise ValueError(f"{storage.uri}/{file}: no column {', '.join(missing)}.")
             for group in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(group, columns=["image_id", "tag"])
+                rows = parquet.read_row_group(group, columns=[c for c in columns if c != "bytes"])
                 ids += map(str, rows["image_id"].to_pylist())
-                tags += map(str, rows["tag"].to_pylist())
+                is_tagged = "tag" in columns
+                tags += map(str, rows["tag"].to_pylist()) if is_tagged else [""] * len(rows)
                 groups.append((file, group))
                 ends.append(len(ids))
     bounds = np.array(ends, np.int64)

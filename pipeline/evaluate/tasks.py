@@ -25,6 +25,12 @@ from pipeline.evaluate.fewshot import choose_penalty, fewshot_hits
 from pipeline.evaluate.labels import BANDS, Ragged, share_label
 from pipeline.evaluate.linear_probe import linear_probe
 from pipeline.evaluate.multilabel import average_precisions, image_sums, mean_over_bands
+from pipeline.evaluate.pairs import (
+    LabelledPairs,
+    pair_cosines,
+    recall_at_precision,
+    recall_statistic,
+)
 from pipeline.evaluate.retrieval import nearest, precision_at_k, same_tag
 from pipeline.evaluate.scores import Scores
 from pipeline.evaluate.table import Row
@@ -46,6 +52,7 @@ class Embedded:
         labels: of the n images, or None.
         num_labels: width of the label map.
         params: of the evaluation.
+        pairs: of the n images, where these are what is judged, or None.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Embedded:
     labels: Ragged | None
     num_labels: int
     params: EvaluateParams
+    pairs: LabelledPairs | None = None
 
     def how(self, task: str) -> Resampling:
         """Resampling of a task's queries."""
@@ -134,6 +142,45 @@ def _retrieval_queries(data: Embedded) -> NDArray[np.bool_]:
         return np.asarray(data.labels.counts > 0)
     sizes = np.bincount(data.classes[data.classes >= 0], minlength=1)
     return np.asarray((data.classes >= 0) & (sizes[data.classes] > 1))
+
+
+def near_duplicate_rows(data: Embedded, pairs: LabelledPairs) -> list[Row]:
+    """Recall of labelled near-duplicate pairs at a precision, scored by the cosine of features.
+
+    Pairs of one query are resampled together. The threshold is chosen for each system and resample
+    anew, as it is for the figure itself.
+
+    Args:
+        data: images of the pairs.
+        pairs: of these images.
+
+    Source: SPEC D3; paper section 4.1.2.
+    """
+    if not len(pairs.first):
+        return []
+    precision = data.params.pair_precision
+    queries, group = np.unique(pairs.first, return_inverse=True)
+    statistics = [
+        recall_statistic(pair_cosines(vectors, pairs), pairs.is_positive, group, precision)
+        for vectors in data.vectors.values()
+    ]
+    task, names = "near_duplicates", [f"R@P{100 * precision:g}"]
+    systems = tuple(data.vectors)
+    how = data.how(task)
+    return _compared(f"{data.name}/{task}", names, systems, statistics, len(queries), how)
+
+
+def near_duplicate_note(data: Embedded, pairs: LabelledPairs, num_lost: int) -> str:
+    """What the pairs are, and where the model's recall was read off."""
+    precision = data.params.pair_precision
+    scores = pair_cosines(data.vectors[MODEL], pairs)
+    limit = recall_at_precision(scores, pairs.is_positive, precision).threshold
+    where = f"cosine {limit:.4f}" if np.isfinite(limit) else "no cosine"
+    return (
+        f"{data.name}: {len(scores):,} labelled pairs, {int(pairs.is_positive.sum()):,} of them "
+        f"near-duplicates, {num_lost:,} left out for an unreadable image; {where} reaches "
+        f"precision {precision:g}."
+    )
 
 
 def few_shot_rows(data: Embedded) -> list[Row]:

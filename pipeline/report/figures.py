@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
+from PIL import Image
 
 INK, ACCENT, SOFT, WARN = "#1f2933", "#0b7285", "#adb5bd", "#c92a2a"
 
@@ -201,6 +203,25 @@ def image_grid(
                 axes.set_title(caption, fontsize=6.5, color=INK, pad=2)
     figure.suptitle(title, x=0.02, ha="left", color=INK)
     return figure
+
+
+def to_png(figure: Figure, dpi: float | None = None, num_colours: int | None = None) -> bytes:
+    """A figure as PNG.
+
+    Args:
+        figure: to draw.
+        dpi: dots an inch; None for the figure's own.
+        num_colours: size of a palette, at most 256, which takes a third of the bytes; None keeps
+            all colours.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi or figure.dpi)
+    if num_colours is None:
+        return buffer.getvalue()
+    small = io.BytesIO()
+    with Image.open(buffer) as image:
+        image.convert("RGB").quantize(num_colours).save(small, format="PNG", optimize=True)
+    return small.getvalue()
 
 
 def _bars(

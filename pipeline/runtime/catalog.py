@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.files.storage import Storage, open_storage
 from pipeline.kernels.hashing import bucket_of
@@ -23,6 +24,8 @@ from pipeline.runtime.manifest import (
 )
 from pipeline.runtime.reader import bucket_path, read_part, read_table
 from schemas import ALL
+
+_BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ class Catalog:
             path = bucket_path(manifest, file.bucket)
             if path is not None:
                 yield read_part(self.storage, path, columns)
+
+    def sample(self, table: str, columns: list[str], max_rows: int) -> Iterator[pa.Table]:
+        """The first rows of a table in batches; buckets are hashes, so they are a fair sample.
+
+        Cost: those rows of those columns, whatever the size of the table.
+        """
+        left, manifest = max_rows, self._manifest(table)
+        for file in manifest.files:
+            if not file.num_rows or left <= 0:
+                continue
+            with self.storage.open_read(f"{manifest.path}/{file.name}") as handle:
+                batches = pq.ParquetFile(handle).iter_batches(_BATCH_ROWS, columns=columns)
+                for batch in batches:
+                    yield pa.Table.from_batches([batch]).slice(0, left)
+                    left -= batch.num_rows
+                    if left <= 0:
+                        break
 
     def _manifest(self, table: str) -> TableManifest:
         found = self.tables.get(table)

@@ -6,7 +6,6 @@ report columns of ``duplicate_groups`` and ``image_labels`` until enough example
 
 from __future__ import annotations
 
-import io
 import logging
 
 import numpy as np
@@ -205,6 +204,4 @@ def _resources(catalog: Catalog, config: RunConfig) -> Drawn:
 
 
 def _save(folder: Storage, name: str, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    folder.write_bytes_atomic(name, buffer.getvalue())
+    folder.write_bytes_atomic(name, figures.to_png(figure))

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config.run import RunConfig
+from pipeline.kernels.bottom_k import BottomK
 from pipeline.kernels.hashing import hash64
+from pipeline.kernels.nested import flatten_annotations
 from pipeline.kernels.pair_model import PairModel
 from pipeline.report import figures
 from pipeline.report.page import Section
@@ -53,6 +55,41 @@ def contact_sheet(catalog: Catalog, config: RunConfig) -> list[tuple[Section, Fi
     text = "Labels from the most frequent to the rarest, with some of their images."
     figure = figures.image_grid(rows, "Labels and their images")
     return [(Section("Contact sheet", text, "contact_sheet.png"), figure)]
+
+
+def term_sheet(
+    catalog: Catalog, config: RunConfig, captions: dict[int, str], title: str, num: int = 6
+) -> Figure | None:
+    """Images that carry each of some terms, a row a term.
+
+    Args:
+        catalog: of a root.
+        config: of the run.
+        captions: term_id -> text beside its row, in the order of the rows.
+        title: of the sheet.
+        num: images a term.
+
+    Returns:
+        the sheet; None without ``selected_annotations`` and ``images``, or without terms.
+
+    Cost: a sample of ``selected_annotations``, see `Catalog.sample`.
+    """
+    tables = ("selected_annotations", "images")
+    if not (captions and all(catalog.has(name) for name in tables)):
+        return None
+    lowest, wanted = BottomK(num, config.report.seed, "term_sheet"), np.array(sorted(captions))
+    columns = ["image_id", "annotations"]
+    for batch in catalog.sample(tables[0], columns, config.report.explorer.max_rows):
+        flat = flatten_annotations(batch["annotations"])
+        is_wanted = np.isin(flat.term_ids, wanted)
+        lowest.add(batch["image_id"], flat.rows[is_wanted], flat.term_ids[is_wanted])
+    examples = lowest.members()
+    pictures = _pictures(catalog, [i for ids in examples.values() for i in ids])
+    rows = [
+        (caption, [(pictures.get(i), "") for i in examples.get(term, [])])
+        for term, caption in captions.items()
+    ]
+    return figures.image_grid(rows, title)
 
 
 def near_duplicates(catalog: Catalog, config: RunConfig) -> list[tuple[Section, Figure | None]]:

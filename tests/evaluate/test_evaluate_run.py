@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from planted_release import tagged_folder
 
@@ -41,7 +44,21 @@ class Told(Unwatched):
 @pytest.fixture(scope="module")
 def values(tmp_path_factory) -> dict:
     folder = tagged_folder(tmp_path_factory.mktemp("tagged"), 3, 8)
-    return {**SMALL, "tagged": [{"name": "textures", "path": str(folder)}]}
+    pairs = [{"name": "copies", "images": str(folder), "pairs": judged_pairs(folder)}]
+    return {**SMALL, "tagged": [{"name": "textures", "path": str(folder)}], "pairs": pairs}
+
+
+def judged_pairs(folder):
+    """Neighbours of one texture are called near-duplicates, pictures of two textures are not."""
+    names = [[f"texture_{t:02d}/{i:03d}.png" for i in range(8)] for t in range(3)]
+    rows = [(a, b, True) for part in names for a, b in pairwise(part)]
+    rows += [
+        (a, b, False) for one, other in pairwise(names) for a, b in zip(one, other, strict=True)
+    ]
+    columns = ("image_id_a", "image_id_b", "is_near_duplicate")
+    path = folder.parent / "pairs.parquet"
+    pq.write_table(pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True))), path)
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +81,14 @@ def test_results_have_every_task_with_its_baseline(published, values):
         f"{s}/{t}"
         for s in ("held_out", "textures")
         for t in ("labels", "retrieval", "few_shot", "linear_probe", "approximate_index")
-    } - {"textures/labels"}
+    } - {"textures/labels"} | {"copies/near_duplicates"}
+    recall, chance, gain = (
+        by_key["copies/near_duplicates", "R@P95", system]
+        for system in ("model", "random_weights", "model - random_weights")
+    )
+    assert gain["value"] == pytest.approx(recall["value"] - chance["value"])
+    assert (recall["num"], recall["low"] <= recall["value"] <= recall["high"]) == (23, True)
+    assert any("37 labelled pairs, 21 of them" in note for note in found["notes"])
     model, prior, difference = (
         by_key["held_out/labels", "excess_loss all", system]
         for system in ("model", "prior_only", "model - prior_only")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config.report import ExplorerParams
 from pipeline.config.run import RunConfig
@@ -55,18 +54,7 @@ class Reading:
 
         Cost: those rows of those columns, whatever the corpus size.
         """
-        left = self.params.max_rows
-        manifest = self.catalog.tables[table]
-        for file in manifest.files:
-            if not file.num_rows or left <= 0:
-                continue
-            with self.catalog.storage.open_read(f"{manifest.path}/{file.name}") as handle:
-                batches = pq.ParquetFile(handle).iter_batches(_BATCH_ROWS, columns=columns)
-                for batch in batches:
-                    yield pa.Table.from_batches([batch]).slice(0, left)
-                    left -= batch.num_rows
-                    if left <= 0:
-                        break
+        yield from self.catalog.sample(table, columns, self.params.max_rows)
 
     def aligned(self, tables: Mapping[str, tuple[str, ...]]) -> Iterator[list[pa.Table]]:
         """The same sample of several tables by image, side by side.
