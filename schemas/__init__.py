@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from schemas.contract import Column, Table
 from schemas.dataset import DATASET
 from schemas.images import IMAGE_TABLES
+from schemas.imports import IMPORTS
 from schemas.ingested import INGESTED
 from schemas.inputs import SOURCES
 from schemas.labels import LABELS
 
 SECTIONS: dict[str, tuple[Table, ...]] = {
     "What you bring": SOURCES,
+    "After an import": IMPORTS,
     "After ingest": INGESTED,
     "Labels": LABELS,
     "Near-duplicates": IMAGE_TABLES,
