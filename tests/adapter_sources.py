@@ -1,4 +1,4 @@
-"""Sample folders as strangers leave them, made of the demo's pictures, with broken rows among them."""
+"""Sample folders as strangers leave them, made of the demo's pictures."""
 
 import csv
 import io
