@@ -9,6 +9,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PRESET ?= demo
 ROOT ?= data/$(basename $(notdir $(PRESET)))
 ARGS ?=
+# Folder or URI of `make import`.
+SOURCE ?=
 PY := .venv/bin/python
 # A cluster: make resample_images SUBMIT="spark-submit --master yarn --py-files dist/app.zip"
 SUBMIT ?= $(PY)
@@ -28,7 +30,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-layouts test-fast lint format pretrain dry_run evaluate report compare_variants fit_pair_model verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-layouts test-fast lint format import pretrain dry_run evaluate report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -45,6 +47,9 @@ demo: env ## the whole pipeline on the demo corpus, pretraining, pictures; skips
 
 pipeline: env ## the whole chain of stages, on a cluster with SUBMIT
 	@$(SUBMIT) jobs/run_pipeline.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+import: env ## your files to a first release: SOURCE=folder ROOT=... ARGS="--tables-only" (tars, pictures, Parquet)
+	@$(PY) jobs/import_images.py --source "$(SOURCE)" --root $(ROOT) $(ARGS)
 
 $(STAGES): %: jobs/%.py env
 	@$(SUBMIT) $< --preset $(PRESET) --root $(ROOT) $(ARGS)

@@ -6,12 +6,14 @@ from schemas.contract import Column, Table
 from schemas.dataset import DATASET
 from schemas.evaluation import EVALUATION
 from schemas.images import IMAGE_TABLES
+from schemas.imports import IMPORTS
 from schemas.ingested import INGESTED
 from schemas.inputs import SOURCES
 from schemas.labels import LABELS
 
 SECTIONS: dict[str, tuple[Table, ...]] = {
     "What you bring": SOURCES,
+    "After an import": IMPORTS,
     "After ingest": INGESTED,
     "Labels": LABELS,
     "Near-duplicates": IMAGE_TABLES,

@@ -23,7 +23,7 @@ class Fault(NamedTuple):
     """What is wrong at a place.
 
     Attributes:
-        kind: tar_truncated, tar_header or unsafe_member.
+        kind: tar_truncated, tar_header, unsafe_member or member_too_big.
         found: in words.
         expected: in words.
     """
@@ -39,14 +39,16 @@ class Member(NamedTuple):
     Attributes:
         name: as the header says, without its prefix field.
         offset: of the content in the archive.
-        data: content; what there is of it where the archive is cut.
+        data: content; what there is of it where the archive is cut, nothing where it is too big.
         faults: of its header and its place.
+        header: its block of 512 bytes, for readers of archives that others wrote.
     """
 
     name: str
     offset: int
     data: bytes
     faults: tuple[Fault, ...]
+    header: bytes = b""
 
 
 class TarReader:
@@ -55,16 +57,21 @@ class TarReader:
     Attributes:
         num_bytes: read so far; the whole archive after the last member.
         faults: of the archive as a whole.
+        is_complete: whether the end blocks were reached.
     """
 
-    def __init__(self, read: Callable[[int], bytes], num_bytes: int) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], num_bytes: int, max_member_bytes: int | None = None
+    ) -> None:
         """Args:
         read: ``read(n)`` gives the next n bytes, fewer only at the end.
         num_bytes: size of the archive: what a broken header may ask for at most.
+        max_member_bytes: contents above are passed over; None for no limit.
         """
         self.num_bytes = 0
         self.faults: list[Fault] = []
-        self._read, self._size = read, num_bytes
+        self.is_complete = False
+        self._read, self._size, self._most = read, num_bytes, max_member_bytes
         self._digest = hashlib.sha256()
 
     @property
@@ -85,15 +92,24 @@ class TarReader:
                 self._stop(header, name)
                 return
             offset = self.num_bytes
-            data = self._take(size)
             faults = list(_header_faults(header, name, size))
-            if len(data) < size:
-                cut = Fault("tar_truncated", f"{len(data)} bytes of {name}", f"{size} bytes")
-                yield Member(name, offset, data, (*faults, cut))
+            is_big = self._most is not None and size > self._most
+            data = b"" if is_big else self._take(size)
+            if is_big:
+                self._pass_over(size)
+                faults.append(Fault("member_too_big", f"{size} bytes", f"at most {self._most}"))
+            missing = offset + size - self.num_bytes
+            if missing > 0:
+                cut = Fault("tar_truncated", f"{size - missing} bytes of {name}", f"{size} bytes")
+                yield Member(name, offset, data, (*faults, cut), header)
                 return
             if any(self._take(-size % BLOCK)):
                 faults.append(Fault("tar_header", "padding that is not zero", "zeros"))
-            yield Member(name, offset, data, tuple(faults))
+            yield Member(name, offset, data, tuple(faults), header)
+
+    def _pass_over(self, size: int) -> None:
+        while size > 0 and (data := self._take(min(size, 1 << 20))):
+            size -= len(data)
 
     def _take(self, size: int) -> bytes:
         data = self._read(min(size, max(0, self._size - self.num_bytes)))
@@ -102,6 +118,7 @@ class TarReader:
         return data
 
     def _end(self) -> None:
+        self.is_complete = True
         rest = self._take(BLOCK)
         if rest != END[BLOCK:]:
             self.faults.append(Fault("tar_truncated", "one end block", "two blocks of zeros"))
