@@ -67,6 +67,7 @@ def params_of() -> TrainParams:
 
 def ours(world: World, steps: int) -> Speed:
     """The loader as in a run."""
+    _fork_from_now()
     dataset = ShardDataset(open_release(world.uri), params_of(), 0, 1, Position())
     images = (step.micro[0].images for step in build_loader(dataset))
     return _rate(images, steps)
@@ -76,6 +77,7 @@ def webdataset(world: World, steps: int) -> Speed:
     """webdataset's loader: shards and samples shuffled, the JSON member parsed for its labels."""
     import webdataset as wds
 
+    _fork_from_now()
     release, rule = open_release(world.uri), CropRule.of(params_of().data, 224)
 
     def sample(found: dict[str, Any]) -> tuple[torch.Tensor, list[int], str]:
@@ -105,9 +107,13 @@ def webdataset(world: World, steps: int) -> Speed:
     return _rate((batch[0] for batch in loader), steps)
 
 
+def _fork_from_now() -> None:
+    """As in a run: the harness's processes spawn, and a loader that is iterated starts its own."""
+    multiprocessing.set_start_method("fork", force=True)
+
+
 def _rate(batches: Iterator[torch.Tensor], steps: int) -> Speed:
     """Between two steps in the steady state."""
-    multiprocessing.set_start_method("fork", force=True)  # the harness's processes spawn
     for _ in itertools.islice(batches, WARM_STEPS):
         pass
     cpu, started, images = _tree_seconds(), time.perf_counter(), 0
