@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from pathlib import Path
 
 import pytest
 from killed_trainer import Fault, train_rank
+from ports import free_port
 from run_states import last_state, same
 
 from pipeline.config.train import TrainParams
@@ -18,12 +18,6 @@ from pipeline.train.loop import RESUMABLE_EXIT_CODE
 
 TIMEOUT_SECONDS = 60
 """Of a collective: a process may not need it to learn that another one is gone."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

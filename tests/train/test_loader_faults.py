@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import re
-import socket
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from object_store import BUCKET, object_store
+from ports import free_port
 
 from pipeline.files.storage import open_storage
 from pipeline.train import loop
@@ -228,12 +228,6 @@ def test_times_and_room_that_cannot_work_are_refused_at_the_start(bucket, make_p
 
 
 # --- several processes ---------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _feed_of(rank, port, root, values, folder):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import runpy
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 
 from pipeline.config.train import TrainParams
 from pipeline.train.distributed import World
@@ -34,12 +34,6 @@ def start(rank: int, size: int, port: int, *arguments: str) -> subprocess.Popen[
     }
     command = [sys.executable, str(WORKER), *arguments]
     return subprocess.Popen(command, cwd=REPO, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

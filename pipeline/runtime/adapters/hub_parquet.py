@@ -7,7 +7,7 @@ Names of classes stand in the file's metadata, key ``huggingface``. Source: Hugg
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -19,22 +19,10 @@ from pipeline.kernels.import_reasons import ImportReason
 from pipeline.kernels.source_names import IMAGE_SUFFIXES, split_suffix
 from pipeline.kernels.source_records import FIELDS, read_texts
 from pipeline.runtime.adapters.folders import open_picture
-from pipeline.runtime.adapters.units import Entry, Refused, Sample, Unit, refuse
+from pipeline.runtime.adapters.units import Refused, Sample, Unit, refuse
 
 _BATCH_ROWS = 64
 """Rows with their pictures that are held at once."""
-
-
-def list_units(entries: Iterable[Entry | Refused]) -> Iterator[Unit]:
-    """One unit a Parquet file; refusals of the listing go last."""
-    refused = []
-    for entry in entries:
-        if isinstance(entry, Refused):
-            refused.append(entry)
-        elif split_suffix(entry.name)[1] == "parquet":
-            yield Unit(entry.name)
-    if refused:
-        yield Unit(items=tuple(refused))
 
 
 def read_unit(source: Storage, unit: Unit, params: ImportParams) -> Iterator[Sample | Refused]:

@@ -20,12 +20,12 @@ from pipeline.config.load import load_config
 from pipeline.files.storage import Storage, open_storage
 from pipeline.kernels.import_reasons import ImportReason
 from pipeline.kernels.row_checks import rejected_rows, shorten
-from pipeline.runtime.adapters import folders, hub_parquet, tars
+from pipeline.runtime.adapters import folders
 from pipeline.runtime.adapters.configure import preset_for, write_configuration
 from pipeline.runtime.adapters.pool import run_tasks
 from pipeline.runtime.adapters.survey import Survey, survey
 from pipeline.runtime.adapters.task import REJECTED, TABLES, Outcome, Task
-from pipeline.runtime.adapters.units import Unit, walk
+from pipeline.runtime.adapters.units import Unit, files_with, walk
 from pipeline.runtime.logs import event
 from pipeline.runtime.writer import write_part
 from schemas.imports import REJECTED_IMPORTS
@@ -118,9 +118,9 @@ def _import_parts(
 def _units(source: Storage, found: Survey, params: ImportParams, leave_out: str) -> Iterator[Unit]:
     entries = walk(source, leave_out)
     if found.kind == "webdataset":
-        return tars.list_units(entries)
+        return files_with("tar", entries)
     if found.kind == "parquet":
-        return hub_parquet.list_units(entries)
+        return files_with("parquet", entries)
     return folders.list_units(source, entries, found.tables, params)
 
 

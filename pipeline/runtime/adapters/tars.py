@@ -21,7 +21,7 @@ from pipeline.kernels.source_names import is_image, split_key, split_suffix
 from pipeline.kernels.source_records import parse_object, read_texts
 from pipeline.kernels.tar_foreign import ForeignMember, foreign_members
 from pipeline.kernels.tar_read import Fault, TarReader
-from pipeline.runtime.adapters.units import Entry, Refused, Sample, Unit, refuse
+from pipeline.runtime.adapters.units import Refused, Sample, Unit, refuse
 
 _SUCCESS = "success"
 _ROW_COLUMNS = ("key", "status", "error_message", "url", "caption", "license")
@@ -42,18 +42,6 @@ class _Group:
             fault = (ImportReason.DUPLICATE_MEMBER, extension)
         self.fault = self.fault or fault
         self.parts.setdefault(extension, member.data)
-
-
-def list_units(entries: Iterable[Entry | Refused]) -> Iterator[Unit]:
-    """One unit a tar; refusals of the listing go first."""
-    refused = []
-    for entry in entries:
-        if isinstance(entry, Refused):
-            refused.append(entry)
-        elif split_suffix(entry.name)[1] == "tar":
-            yield Unit(entry.name)
-    if refused:
-        yield Unit(items=tuple(refused))
 
 
 def read_unit(source: Storage, unit: Unit, params: ImportParams) -> Iterator[Sample | Refused]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.files.storage import Storage
 from pipeline.kernels.row_checks import as_text, shorten
+from pipeline.kernels.source_names import split_suffix
 from pipeline.kernels.source_records import Texts
 
 
@@ -92,6 +93,18 @@ class Entry:
     name: str
     num_bytes: int
     changed: str
+
+
+def files_with(suffix: str, entries: Iterable[Entry | Refused]) -> Iterator[Unit]:
+    """One unit a file of a suffix; what the listing refused goes last, in a unit of its own."""
+    refused = []
+    for entry in entries:
+        if isinstance(entry, Refused):
+            refused.append(entry)
+        elif split_suffix(entry.name)[1] == suffix:
+            yield Unit(entry.name)
+    if refused:
+        yield Unit(items=tuple(refused))
 
 
 def walk(source: Storage, leave_out: str = "") -> Iterator[Entry | Refused]:
