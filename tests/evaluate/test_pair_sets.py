@@ -148,7 +148,8 @@ def test_note_names_the_cosine_and_what_was_lost():
 
 
 def test_pairs_among_readable_images_keep_their_ends():
-    pairs = LabelledPairs(np.array([0, 1, 3]), np.array([2, 3, 4]), np.array([True, False, True]))
+    ends = np.array([0, 1, 3, 2]), np.array([2, 3, 4, 3])  # of the first no end, of the last one
+    pairs = LabelledPairs(*ends, np.array([True, False, True, True]))
     left = pairs.among(np.array([1, 3, 4]))
     assert left.first.tolist() == [0, 1]
     assert left.second.tolist() == [1, 2]

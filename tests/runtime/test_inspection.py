@@ -42,6 +42,10 @@ def test_boundary_terms_are_those_on_both_sides(catalog):
     assert found["text"].to_pylist() == ["boat", "idea"]
     assert inspection.boundary_terms(catalog, 0.99, 2)["term_id"].to_pylist() == [0, 1]
     assert inspection.boundary_terms(catalog, 0.1, 2)["term_id"].to_pylist() == [2, 3]
+    scores = catalog.read("term_concreteness", ["concreteness"])["concreteness"].to_pylist()
+    least = min(score for score in scores if score is not None and score >= 0.7)
+    at_it = inspection.boundary_terms(catalog, least, 1)  # a score at the boundary is kept
+    assert at_it["text"].to_pylist() == ["boat", "idea"]
 
 
 def test_widest_clusters_name_the_two_terms(catalog):
