@@ -67,7 +67,12 @@ class Texts:
         """Whether all of it can be written; JSON can name halves of surrogate pairs."""
         words = [word.text for word in self.keywords]
         texts = (self.title, self.description, self.source, self.licence, *words)
-        return not any("\ud800" <= char <= "\udfff" for text in texts if text for char in text)
+        return all(is_utf8(text) for text in texts if text)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has a form in UTF-8: no half of a surrogate pair stands in it."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def read_texts(

@@ -12,10 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.evaluate import BandParams
+from pipeline.kernels.hashing import hash64, uniform
 from pipeline.kernels.spread import effective_number, least_alike
 from pipeline.kernels.vectors import l2_normalise, to_matrix
 from pipeline.runtime.catalog import Catalog
 
+_GROUP_COLUMNS = ["image_id", "kept_image_id", "tier", "distance"]
+_GROUP_ROWS = 1_000_000
+"""Rows of ``duplicate_groups`` that are held at once."""
 _COUNTS = ("num_terms", "num_annotations", "num_images")
 
 
@@ -108,26 +112,47 @@ def duplicate_tiers(catalog: Catalog) -> pa.Table:
     """Dropped near-duplicates by how they match the kept image.
 
     Returns:
-        tier, num_dropped, mean and farthest distance; by tier.
+        tier, num_dropped, mean_distance and farthest (null where no member has one); by tier.
+
+    Cost: one pass over ``duplicate_groups``, a bucket in memory.
     """
-    groups = catalog.read("duplicate_groups", ["image_id", "kept_image_id", "tier", "distance"])
-    dropped = groups.filter(pc.not_equal(groups["image_id"], groups["kept_image_id"]))
-    found = dropped.group_by("tier").aggregate(
-        [("image_id", "count"), ("distance", "mean"), ("distance", "max")]
-    )
-    names = {"image_id_count": "num_dropped", "distance_mean": "mean_distance",
-             "distance_max": "farthest"}  # fmt: skip
-    return found.rename_columns([names.get(n, n) for n in found.column_names]).sort_by("tier")
+    sums = [("image_id", "count"), ("distance", "count"), ("distance", "sum"), ("distance", "max")]
+    parts = []
+    for batch in catalog.batches("duplicate_groups", _GROUP_COLUMNS):
+        dropped = batch.filter(pc.not_equal(batch["image_id"], batch["kept_image_id"]))
+        parts.append(dropped.group_by("tier").aggregate(sums))
+    found = pa.concat_tables(parts).group_by("tier").aggregate(
+        [(f"{name}_{how}", "max" if how == "max" else "sum") for name, how in sums]
+    )  # fmt: skip
+    num_known = found["distance_count_sum"]
+    known = pc.if_else(pc.equal(num_known, 0), None, pc.cast(num_known, pa.float64()))
+    columns = {
+        "tier": found["tier"],
+        "num_dropped": found["image_id_count_sum"],
+        "mean_distance": pc.divide(found["distance_sum_sum"], known),
+        "farthest": found["distance_max_max"],
+    }
+    return pa.table(columns).sort_by("tier")
 
 
 def risky_groups(catalog: Catalog, num: int) -> pa.Table:
     """Near-duplicate groups that are likeliest wrong: large, or held together by weak links.
 
+    Of more than a million images in groups only a share of the groups, by hash of the kept image,
+    is looked at: whole groups, so that their sizes are true.
+
     Returns:
         kept_image_id, num_images with the kept one, num_linked members that match a neighbour
         only, farthest distance to the kept image; most linked first, then largest.
+
+    Cost: one pass over ``duplicate_groups``, a bucket and about a million rows in memory.
     """
-    groups = catalog.read("duplicate_groups", ["image_id", "kept_image_id", "tier", "distance"])
+    share = _GROUP_ROWS / max(catalog.tables["duplicate_groups"].num_rows, 1)
+    parts = []
+    for batch in catalog.batches("duplicate_groups", _GROUP_COLUMNS):
+        at = uniform(hash64(batch["kept_image_id"], 0, "risky_groups"))
+        parts.append(batch.filter(pa.array(at < share)))
+    groups = pa.concat_tables(parts)
     is_linked = pc.cast(pc.equal(groups["tier"], "linked"), pa.int64())
     found = groups.append_column("linked", is_linked).group_by("kept_image_id").aggregate(
         [("image_id", "count"), ("linked", "sum"), ("distance", "max")]

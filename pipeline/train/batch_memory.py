@@ -1,6 +1,6 @@
 """Memory for images that loader processes fill and the trainer's process hands back.
 
-A batch of images that is made in shared memory of its own costs as much as a tenth of decoding
+A batch of images that is made in shared memory of its own costs a sixth of the time of decoding
 them: every page is new, and the kernel clears it. So the process that trains maps some places
 before it forks its loader processes; each of them fills its own places, sends only a place's
 number, and takes a place again once nothing in the other process looks at it. Where no place is

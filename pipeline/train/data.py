@@ -234,6 +234,8 @@ class _Loader(DataLoader[StepBatch]):
             Shape(dataset.micro_batch, size), run.workers, places
         )
         steps = super().__iter__()
+        # torch's iterator has no field for it. The memory must live as long as it does, and the
+        # dataset must forget it: a second iterator's processes may not write where the first's do.
         steps.batch_memory, dataset.memory = dataset.memory, None  # type: ignore[attr-defined]
         return steps
 

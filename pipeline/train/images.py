@@ -192,14 +192,7 @@ def crop_uniforms(
 def flips(keys: pa.Array, copies: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.bool_]:
     """Which crops are mirrored left to right: each with one half, drawn apart from its crop.
 
-    Args:
-        keys: n sample keys.
-        copies: int64 (n,), number of each sample's appearance in the epoch.
-        seed: of the run.
-        epoch: 0, 1, ...
-
-    Returns:
-        bool (n,).
+    Arguments as for ``crop_uniforms``; returns bool (n,). Source: BiT section 3.2 (SPEC E2).
     """
     streams = hash64(keys, seed, f"flip/{epoch}").view(np.int64)
     with np.errstate(over="ignore"):

@@ -11,10 +11,10 @@ copied into the table; the pictures of a folder stay where they are and the tabl
 the folder must stay, and every node must see it, until the release is written.
 
 Cost at 1.329 billion pictures. Scales: reading, checking and writing, by shard, in memory of one
-row group (64 MB) a process; `--check decode` is the dear part (about a millisecond of a core for a
-picture of 100 KB), `--check header` reads the bytes only, and for folders `--check none` not even
-these. Does not: the listing of a folder (one process, its rate not measured, one
-hash in memory a listed name where a CSV names the files) and the merge of counts, whose memory is
+row group (64 MB) a process; `--check decode` is the dear part (one decode a picture),
+`--check header` reads the bytes only, and for folders `--check none` not even these. Does not: the
+listing of a folder (one process, its rate not measured, one hash in memory a listed name where a
+CSV names the files) and the merge of counts, whose memory is
 the number of different keywords, or words and pairs of words in captions. Folders are meant for up
 to ten million pictures or so, shards for what is above; pictures carried as bytes (40 TB) then pass
 a shuffle in `ingest_images`, so at the paper's size write `source_images` with uris from the

@@ -15,7 +15,7 @@ from pipeline.config.imports import ImportParams
 from pipeline.files.storage import Storage
 from pipeline.kernels.import_reasons import ImportReason
 from pipeline.kernels.source_names import unsafe_name
-from pipeline.kernels.source_records import FIELDS, file_name_of, parse_object
+from pipeline.kernels.source_records import FIELDS, file_name_of, is_utf8, parse_object
 from pipeline.runtime.adapters.units import Listed, Refused, refuse
 
 TABLE_NAMES = ("metadata.csv", "metadata.jsonl")
@@ -77,13 +77,9 @@ def _csv_rows(
 def _checked(place: str, row: dict[str, Any]) -> dict[str, Any] | Refused:
     if None in row or None in row.values():
         return refuse(place, ImportReason.BAD_ROW, "other columns than the header")
-    if any(not _is_utf8(value) for value in row.values()):
+    if not all(map(is_utf8, row.values())):
         return refuse(place, ImportReason.BAD_TEXT)
     return row
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _json_rows(
@@ -99,5 +95,7 @@ def _json_rows(
             yield place, refuse(place, ImportReason.BAD_JSON, f"more than {most} bytes")
         elif line.strip():
             record = parse_object(line)
-            bad = refuse(place, ImportReason.BAD_JSON, line)
-            yield place, bad if record is None else record
+            yield (
+                place,
+                refuse(place, ImportReason.BAD_JSON, line) if record is None else record,
+            )
