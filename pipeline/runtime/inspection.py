@@ -124,12 +124,11 @@ def duplicate_tiers(catalog: Catalog) -> pa.Table:
     found = pa.concat_tables(parts).group_by("tier").aggregate(
         [(f"{name}_{how}", "max" if how == "max" else "sum") for name, how in sums]
     )  # fmt: skip
-    num_known = found["distance_count_sum"]
-    known = pc.if_else(pc.equal(num_known, 0), None, pc.cast(num_known, pa.float64()))
+    num_known = pc.cast(found["distance_count_sum"], pa.float64())
     columns = {
         "tier": found["tier"],
         "num_dropped": found["image_id_count_sum"],
-        "mean_distance": pc.divide(found["distance_sum_sum"], known),
+        "mean_distance": pc.divide(found["distance_sum_sum"], num_known),
         "farthest": found["distance_max_max"],
     }
     return pa.table(columns).sort_by("tier")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import gc
 import os
@@ -240,24 +239,6 @@ class _Loader(DataLoader[StepBatch]):
         return steps
 
 
-def _keep_freed_memory() -> None:
-    """Ask glibc, where it is there, to keep what is freed.
-
-    It may hand a decoded picture's pages back and have new ones cleared for the next, or not, as
-    its heap lies: with it a loader process is less often a third slower than at other times.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, 16 * _LARGEST_BLOCK)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of malloc.h."""
-_LARGEST_BLOCK = 32 << 20
-"""The most that glibc takes for the second: blocks above are mapped each for itself."""
-
-
 def _start_process(_worker: int) -> None:
     """Of a loader process.
 
@@ -265,6 +246,5 @@ def _start_process(_worker: int) -> None:
     there before the fork is not looked at by the garbage collector, which would copy its pages.
     """
     gc.freeze()
-    _keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pyarrow as pa
 import pytest
 from explorer_root import explorer_root
 
@@ -64,6 +67,37 @@ def test_duplicates(catalog):
     assert group == {
         "kept_image_id": "image-00", "num_images": 2, "num_linked": 0, "farthest": 2.0,
     }  # fmt: skip
+
+
+class Buckets:
+    """Two buckets of `duplicate_groups`: 200 groups of three, whose members lie in either."""
+
+    def __init__(self):
+        kept = [f"g{i:03d}" for i in range(200) for _ in range(3)]
+        ids = [f"{k}-{i % 3}" if i % 3 else k for i, k in enumerate(kept)]
+        tiers = ["", "perceptual", "linked"] * 200
+        rows = pa.table([ids, kept, tiers, pa.array([0.0, 3.0, None] * 200, pa.float32())],
+                        names=["image_id", "kept_image_id", "tier", "distance"])  # fmt: skip
+        self.parts = [rows.take(list(range(first, 600, 2))) for first in (0, 1)]
+        self.tables = {"duplicate_groups": SimpleNamespace(num_rows=600)}
+
+    def batches(self, table, columns):
+        return iter(self.parts)
+
+
+def test_groups_over_buckets(monkeypatch):
+    """Of many rows a share of the groups, each of them whole."""
+    tiers = inspection.duplicate_tiers(Buckets()).to_pylist()
+    assert tiers == [
+        {"tier": "linked", "num_dropped": 200, "mean_distance": None, "farthest": None},
+        {"tier": "perceptual", "num_dropped": 200, "mean_distance": 3.0, "farthest": 3.0},
+    ]
+    assert inspection.risky_groups(Buckets(), 1000).num_rows == 200
+    monkeypatch.setattr(inspection, "_GROUP_ROWS", 300)
+    some = inspection.risky_groups(Buckets(), 1000)
+    assert 70 < some.num_rows < 130
+    assert some["num_images"].unique().to_pylist() == [3]
+    assert some["num_linked"].unique().to_pylist() == [1]
 
 
 def test_resampled_bands_and_repeats(catalog):

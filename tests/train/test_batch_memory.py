@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import pickle
-from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -115,14 +114,3 @@ def test_processes_that_are_not_forked_have_none(monkeypatch):
     assert BatchMemory.for_loader(Shape(2, 4), 2, 2) is not None
     monkeypatch.setattr("multiprocessing.get_start_method", lambda: "forkserver")
     assert BatchMemory.for_loader(Shape(2, 4), 2, 2) is None
-
-
-def test_freed_memory_is_kept_where_glibc_is(monkeypatch):
-    asked = []
-    library = SimpleNamespace(mallopt=lambda option, value: asked.append((option, value)))
-    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
-    data._keep_freed_memory()
-    assert asked == [(-3, 32 << 20), (-1, 512 << 20)]
-    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace())
-    data._keep_freed_memory()
-    assert len(asked) == 2
