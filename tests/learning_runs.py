@@ -61,7 +61,7 @@ def score(root: Path, run: Path) -> Learned:
     """Multi-label sums of a run's export on the held-out part of its release."""
     export = open_export(str(run / "export"), 0, ALONE)
     release = open_release(str(root))
-    held, trained = held_out_set(release, export.train.data.holdout_share)
+    held, trained = held_out_set(release, export.train.data)
     assert held.labels is not None
     model: Scores = LinearScores(features(export, held), *head_arrays(export.model))
     prior: Scores = PriorScores(prior_logits(trained.mass), len(held.ids))

@@ -82,6 +82,9 @@ class DataParams(Params):
     holdout_share: float = Field(0.0, ge=0, lt=1)
     """Share of the release's images that training never shows and evaluation scores, chosen by
     hash of the image's key: the same images in every run, and all copies of an image together."""
+    subset_share: float = Field(1.0, gt=0, le=1)
+    """Share of the other images that training shows, by another hash of the key: a larger share
+    shows a superset. Below 1 for the effect of the corpus's size (Source: SPEC D6)."""
     crop_min_area: float = Field(0.08, gt=0, le=1)
     """Least share of the picture's area in a random crop (Source: paper A.1, Inception crop; the
     range is our choice)."""
@@ -108,6 +111,11 @@ class DataParams(Params):
     images could not be read."""
     corrupt_window: int = Field(100, ge=1)
     """Steps over which `max_corrupt_rate` is judged."""
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether no image of the release is kept from training."""
+        return self.holdout_share == 0 and self.subset_share == 1
 
     @model_validator(mode="after")
     def _virtual_ranks_divide_the_batch(self) -> Self:

@@ -105,8 +105,8 @@ def evaluate(
     with connect(run) as world:
         export = open_export(model_uri, params.seed, world)
         release = own_release(export, release_uri)
-        share = export.train.data.holdout_share
-        held = held_out_set(release, share) if share > 0 else None
+        shown = export.train.data
+        held = held_out_set(release, shown) if shown.holdout_share > 0 else None
         sets = [tagged_set(s.name, s.path) for s in params.tagged]
         sets += [pair_set(s) for s in params.pairs]
         every = [*([held[0]] if held else []), *sets]

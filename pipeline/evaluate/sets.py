@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.config.train import DataParams
 from pipeline.evaluate.labels import Ragged, label_counts, label_mass, rarest_label, to_ragged
 from pipeline.evaluate.pairs import LabelledPairs
 from pipeline.files.storage import Storage, open_storage
-from pipeline.train.holdout import is_held_out
+from pipeline.train.holdout import is_held_out, is_trained_on
 from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.shard_index import ShardIndex
 
@@ -73,15 +74,15 @@ class _Place(NamedTuple):
     row: int
 
 
-def held_out_set(release: Release, share: float) -> tuple[ImageSet, Trained]:
-    """The images of a release that training with ``data.holdout_share`` did not show.
+def held_out_set(release: Release, data: DataParams) -> tuple[ImageSet, Trained]:
+    """The images of a release that training with ``holdout_share`` did not show.
 
     An image counts once, whatever copies the release holds. Its class is the level-1 interest of
     its rarest label.
 
     Args:
         release: the one that was trained on.
-        share: of the training.
+        data: of the training.
 
     Raises:
         ValueError: nothing is held out.
@@ -94,20 +95,20 @@ def held_out_set(release: Release, share: float) -> tuple[ImageSet, Trained]:
     for shard in range(len(release.shards)):
         index = release.read_index(shard)
         keys = index.keys.to_pylist()
-        held = is_held_out(keys, share)
+        held, shown = is_held_out(keys, data.holdout_share), is_trained_on(keys, data)
         first = [i for i, key in enumerate(keys) if _is_first_copy(key)]
         kept[shard] = _part(index, [i for i in first if held[i]])
         for row in range(len(kept[shard].keys)):
             places.append(_Place(str(kept[shard].keys[row]), shard, row))
             labels.append(kept[shard].labels(row))
-        trained = to_ragged([index.labels(i) for i in first if not held[i]])
+        trained = to_ragged([index.labels(i) for i in first if shown[i]])
         num_trained += len(trained.offsets) - 1
         counts += label_counts(trained, num_labels)
         mass += label_mass(trained, num_labels)
     if not places:
         raise ValueError(
             f"{release.storage.uri}: no image held out of {num_trained} by data.holdout_share = "
-            f"{share}. Set train.data.holdout_share, e.g. 0.1, and pretrain again."
+            f"{data.holdout_share}. Set train.data.holdout_share, e.g. 0.1, and pretrain again."
         )
     order = sorted(range(len(places)), key=lambda i: places[i].key)
     ragged = to_ragged([labels[i] for i in order])

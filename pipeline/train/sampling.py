@@ -12,7 +12,7 @@ Weights are summed as integers (units of 2^-20): counts are exact and the same e
 
 Cost at 1.329 billion images: the manifest tells W, so an epoch's counts take milliseconds; a shard
 of 10,000 is drawn in about a millisecond, once for each time its index is read. Without W in the
-manifest, or with images held out, every index is read at start, spread over the processes: 2,077
+manifest, or with images left out, every index is read at start, spread over the processes: 2,077
 indexes a process of 64.
 """
 
@@ -28,7 +28,7 @@ from pipeline.config.train import DataParams
 from pipeline.kernels.hashing import hash64, hash_ints
 from pipeline.kernels.resampling import FIXED_POINT, to_fixed_point, total_weight
 from pipeline.train.distributed import World
-from pipeline.train.holdout import is_held_out
+from pipeline.train.holdout import is_trained_on
 from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.shard_index import ShardIndex
 
@@ -61,16 +61,16 @@ def check_sampling(release: Release, data: DataParams) -> None:
 
 
 def sample_weights(index: ShardIndex, data: DataParams) -> NDArray[np.float64] | None:
-    """Expected appearances of each sample of a shard an epoch; 0 for what is held out.
+    """Expected appearances of each sample of a shard an epoch; 0 for what is not trained on.
 
     Returns:
         float64 (n,); None where every sample appears once.
     """
-    if data.sampling == "natural" and data.holdout_share == 0:
+    if data.sampling == "natural" and data.shows_all:
         return None
     is_policy = data.sampling == "policy"
     weights = index.weights.astype(np.float64) if is_policy else np.ones(len(index.offsets))
-    weights[is_held_out(index.keys, data.holdout_share)] = 0
+    weights[~is_trained_on(index.keys, data)] = 0
     return weights
 
 
@@ -81,7 +81,7 @@ def shard_weights(
 
     Args:
         release: its manifest tells them since version 3 of `write_release`; for an older one, or
-            where images are held out, the indexes are read.
+            where images are left out, the indexes are read.
         data: how the run samples.
         world: processes that share the reading; None reads alone.
 
@@ -92,7 +92,7 @@ def shard_weights(
         ValueError: sampling that the release does not allow.
     """
     check_sampling(release, data)
-    if data.holdout_share == 0:
+    if data.shows_all:
         if data.sampling == "natural":
             return None
         if release.shards.weights is not None:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from planted_release import tagged_folder
 
+from pipeline.config.train import DataParams
 from pipeline.evaluate.sets import held_out_set, tagged_set
 from pipeline.train.holdout import is_held_out
 from pipeline.train.release import CorruptSampleError, open_release
@@ -15,7 +16,7 @@ from pipeline.train.release import CorruptSampleError, open_release
 
 def test_held_out_set_is_the_part_that_training_does_not_show(planted):
     release = open_release(str(planted))
-    held, trained = held_out_set(release, 0.2)
+    held, trained = held_out_set(release, DataParams(holdout_share=0.2))
     indexes = [release.read_index(s) for s in range(len(release.shards))]
     keys = np.array([k for index in indexes for k in index.keys.to_pylist()])
     labels = [index.labels(i) for index in indexes for i in range(len(index.keys))]
@@ -41,7 +42,7 @@ def test_held_out_set_is_the_part_that_training_does_not_show(planted):
 
 def test_nothing_held_out(planted):
     with pytest.raises(ValueError, match=r"Set train\.data\.holdout_share"):
-        held_out_set(open_release(str(planted)), 0.0)
+        held_out_set(open_release(str(planted)), DataParams())
 
 
 def test_folder_and_table_give_the_same_set(tmp_path):

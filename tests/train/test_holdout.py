@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.config.train import DataParams
 from pipeline.kernels.samples import sample_key
 from pipeline.train.data import Position, ShardDataset
-from pipeline.train.holdout import is_held_out
+from pipeline.train.holdout import is_held_out, is_trained_on
 from pipeline.train.release import open_release
 from pipeline.train.sampling import shard_weights
 
@@ -67,3 +68,27 @@ def test_without_a_share_nothing_changes(release_root, make_params):
     dataset = ShardDataset(release, make_params(), 0, 1, Position())
     assert dataset.images_per_epoch == release.num_samples
     assert shard_weights(release, make_params().data) is None
+
+
+def test_subsets_are_nested_and_leave_the_held_out_part_alone():
+    keys = [sample_key(f"image {i}", copy) for i in range(4000) for copy in range(2)]
+    held = is_held_out(keys, 0.1)
+    shown = [is_trained_on(keys, DataParams(holdout_share=0.1, subset_share=s)) for s in (0.25, 1)]
+    assert np.array_equal(shown[1], ~held)
+    assert shown[0].sum() == pytest.approx(0.25 * 0.9 * len(keys), rel=0.08)
+    assert not (shown[0] & ~shown[1]).any()
+    assert np.array_equal(shown[0][::2], shown[0][1::2])
+
+
+def test_an_epoch_of_a_subset_shows_each_of_its_images_once(make_release, make_params):
+    release = open_release(str(make_release(shard_sizes=(40, 25))))
+    data = {"subset_share": 0.5, "lanes": 1, "global_batch": 4}
+    params = make_params(data=data)
+    dataset = ShardDataset(release, params, 0, 1, Position())
+    keys = [k for s in range(2) for k in release.read_index(s).keys.to_pylist()]
+    subset = set(np.array(keys)[is_trained_on(keys, params.data)])
+    assert 20 < len(subset) < 45
+    shown = keys_of_an_epoch(dataset, 0)
+    assert set(shown) <= subset
+    assert len(set(shown)) == len(shown) > len(subset) - 4
+    assert dataset.images_per_epoch == len(subset)
