@@ -17,6 +17,7 @@ from pipeline.evaluate.export import Export, open_export, own_release
 from pipeline.evaluate.features import Features, extract, head_arrays
 from pipeline.evaluate.labels import band_of, prior_logits
 from pipeline.evaluate.pair_sets import pair_set
+from pipeline.evaluate.queries import Embedded
 from pipeline.evaluate.scores import LinearScores, PriorScores
 from pipeline.evaluate.sets import HELD_OUT, ImageSet, Trained, held_out_set, tagged_set
 from pipeline.evaluate.speed import measure_speed
@@ -194,8 +195,8 @@ def _measure(
 
 def _embedded(
     params: EvaluateParams, export: Export, images: ImageSet, found: Features
-) -> tasks.Embedded:
-    return tasks.Embedded(
+) -> Embedded:
+    return Embedded(
         name=images.name,
         ids=[images.ids[i] for i in found.rows],
         classes=images.classes[found.rows],
@@ -208,7 +209,7 @@ def _embedded(
 
 
 def _measures(
-    params: EvaluateParams, export: Export, data: tasks.Embedded, trained: Trained | None
+    params: EvaluateParams, export: Export, data: Embedded, trained: Trained | None
 ) -> dict[str, Callable[[], list[Row]]]:
     """The evaluators of a set by name, in the order of ``step_names``."""
     pairs = data.pairs
@@ -225,7 +226,7 @@ def _measures(
 
 
 def _label_rows(
-    params: EvaluateParams, export: Export, data: tasks.Embedded, trained: Trained
+    params: EvaluateParams, export: Export, data: Embedded, trained: Trained
 ) -> list[Row]:
     model = LinearScores(data.vectors[tasks.MODEL], *head_arrays(export.model))
     prior = PriorScores(prior_logits(trained.mass), len(data.ids))

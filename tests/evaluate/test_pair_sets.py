@@ -11,7 +11,8 @@ from planted_release import tagged_folder
 from pipeline.config.evaluate import EvaluateParams, PairSet
 from pipeline.evaluate.pair_sets import pair_set
 from pipeline.evaluate.pairs import LabelledPairs, pair_cosines
-from pipeline.evaluate.tasks import Embedded, near_duplicate_note, near_duplicate_rows
+from pipeline.evaluate.queries import Embedded
+from pipeline.evaluate.tasks import near_duplicate_note, near_duplicate_rows
 
 
 @pytest.fixture(scope="module")
