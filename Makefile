@@ -30,7 +30,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-layouts test-fast lint format import pretrain dry_run evaluate report compare_variants fit_pair_model verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-layouts test-fast lint format import pretrain dry_run evaluate ablations report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -70,6 +70,9 @@ report: env ## the explorer (ROOT/report/index.html), pictures and the funnel of
 
 compare_variants: env ## the paper's Table 2: labels without dictionary, without restriction, with both
 	@$(SUBMIT) jobs/compare_variants.py --preset $(PRESET) --root $(ROOT) $(ARGS)
+
+ablations: env ## does each choice of the paper help here: paired runs over seeds, a table of verdicts
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) jobs/run_ablations.py --preset $(PRESET) --root $(ROOT) $(ARGS)
 
 verify_release: env ## read the release under ROOT back: every hash, count, key, label and offset
 	@$(SUBMIT) jobs/verify_release.py --preset $(PRESET) --root $(ROOT) $(ARGS)

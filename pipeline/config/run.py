@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pipeline.config.ablations import AblationParams
 from pipeline.config.base import Params
 from pipeline.config.dataset import (
     AssignShardsParams,
@@ -80,3 +81,4 @@ class RunConfig(Params):
     report: ReportParams = Field(default_factory=ReportParams)
     train: TrainParams = Field(default_factory=TrainParams)
     evaluate: EvaluateParams = Field(default_factory=EvaluateParams)
+    ablations: AblationParams = Field(default_factory=AblationParams)

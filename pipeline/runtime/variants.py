@@ -81,13 +81,14 @@ def compare_variants(config: RunConfig, force: bool = False) -> list[VariantRow]
     chain = build_chain(config)
     chain = chain[: [stage.name for stage in chain].index(LAST) + 1]
     versions = source_versions(config.inputs, storage)
-    rows = run_variants(config, storage, chain, versions, {}, lambda: _session(config, storage))
+    rows = run_variants(config, storage, chain, versions, {}, lambda: session_of(config, storage))
     storage.write_bytes_atomic(FILE, to_csv(rows).encode())
     return rows
 
 
 @contextmanager
-def _session(config: RunConfig, storage: Storage) -> Iterator[SparkSession]:
+def session_of(config: RunConfig, storage: Storage) -> Iterator[SparkSession]:
+    """A Spark session with a scratch folder below the root."""
     from pipeline.runtime.session import open_session  # waits for Spark's import
 
     with scratch_folder(storage) as scratch:
@@ -119,17 +120,38 @@ def run_variants(
     Returns:
         a row a variant, in the configuration's order.
     """
-    plans: list[tuple[str, RunConfig, list[PlannedStage]]] = []
-    for variant in config.compare_variants.variants:
-        changed = with_overrides(config, variant.overrides)
-        plans.append((variant.name, changed, plan_chain(chain, changed, storage, versions)))
-    is_all_there = all(_found(p, storage, c) for _, c, plan in plans for p in plan)
-    if is_all_there:
-        found = [_stages(None, c, storage, plan, published) for _, c, plan in plans]
-    else:
-        with session() as spark:
-            found = [_stages(spark, c, storage, plan, published) for _, c, plan in plans]
-    return [_row(name, storage, stages) for (name, _, _), stages in zip(plans, found, strict=True)]
+    variants = config.compare_variants.variants
+    configs = [with_overrides(config, variant.overrides) for variant in variants]
+    found = variant_stages(configs, storage, chain, versions, published, session)
+    return [_row(v.name, storage, stages) for v, stages in zip(variants, found, strict=True)]
+
+
+def variant_stages(
+    configs: Sequence[RunConfig],
+    storage: Storage,
+    chain: Sequence[Stage],
+    versions: Mapping[str, str],
+    published: Mapping[str, StageManifest],
+    session: Session,
+) -> list[dict[str, StageManifest]]:
+    """Run what some configurations of one root lack; no pointer moves.
+
+    Args:
+        configs: of one root; stages of equal version run once.
+        storage: the root.
+        chain: stages of a variant in running order.
+        versions: version of each table that the chain is given.
+        published: manifests of these tables, sources aside.
+        session: called only where a stage is to run.
+
+    Returns:
+        stage -> manifest, for each configuration.
+    """
+    plans = [(config, plan_chain(chain, config, storage, versions)) for config in configs]
+    if all(_found(p, storage, config) for config, plan in plans for p in plan):
+        return [_stages(None, config, storage, plan, published) for config, plan in plans]
+    with session() as spark:
+        return [_stages(spark, config, storage, plan, published) for config, plan in plans]
 
 
 def _found(planned: PlannedStage, storage: Storage, config: RunConfig) -> StageManifest | None:

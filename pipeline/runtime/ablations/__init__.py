@@ -1,0 +1,1 @@
+"""Ablations: arms from configuration, shared stages and runs, paired differences, verdicts."""

@@ -1,0 +1,63 @@
+"""The ablations of a root from beginning to end: releases, trainings, verdicts."""
+
+from __future__ import annotations
+
+from pipeline.config.run import RunConfig
+from pipeline.files.storage import open_storage
+from pipeline.runtime.ablations.queries import query_sets
+from pipeline.runtime.ablations.releases import HOME, arm_releases
+from pipeline.runtime.ablations.report import Record, publish, record_of
+from pipeline.runtime.ablations.runs import RunTask, run_tasks
+from pipeline.runtime.cli import run_chain
+from pipeline.runtime.progress import Progress
+from pipeline.runtime.variants import session_of
+
+SHARED = "freeze_labels"
+"""Up to this stage the run itself is brought up to date, with pointers: arms take from it."""
+_LABELS, _QUERIES, _TRAIN = "releases", "queries", "train and score"
+
+
+def run_ablations(config: RunConfig, force: bool = False) -> tuple[Record, str]:
+    """Bring the run up to its labels, make the arms' releases, train, score, decide, publish.
+
+    What is there already is not made again: stages by their versions, trainings by their recipe and
+    release, scores by what was asked.
+
+    Args:
+        config: the run; its section ``ablations`` says what is compared.
+        force: run the run's own stages although they are current.
+
+    Returns:
+        what was found, and the folder of the results below the root.
+
+    Raises:
+        ValueError: arms that cannot be compared; see `query_sets` and `record_of`.
+    """
+    run_chain(config, force, until=SHARED)
+    storage = open_storage(config.root)
+    params = config.ablations
+    with Progress([_LABELS, _QUERIES, _TRAIN]) as progress:
+        progress.start(_LABELS)
+        arms = arm_releases(config, storage, lambda: session_of(config, storage))
+        progress.finish(_LABELS, note=f"{len({arm.uri for arm in arms.values()})} releases")
+        progress.start(_QUERIES)
+        sets = query_sets(config, storage, arms)
+        progress.finish(_QUERIES, note=", ".join(s.name for s in sets))
+        progress.start(_TRAIN)
+        tasks = [
+            RunTask(
+                train=arm.config.train.model_copy(update={"seed": seed}),
+                release=arm.uri,
+                out=f"{storage.uri}/{HOME}/runs",
+                sets=sets,
+                evaluate=params.evaluate,
+            )
+            for arm in arms.values()
+            for seed in params.seeds
+        ]
+        results = run_tasks(tasks, params.processes, lambda *done: progress.update(_TRAIN, *done))
+        progress.finish(_TRAIN, note=f"{len({task.identity for task in tasks})} runs")
+    num = len(params.seeds)
+    of_arm = {name: results[i * num : (i + 1) * num] for i, name in enumerate(arms)}
+    record = record_of(params, arms, of_arm)
+    return record, publish(storage, record)

@@ -1,0 +1,196 @@
+"""Trainings of the arms and what their models score: each run a task, several at once.
+
+A finished run leaves its export and its scores; who calls again gets them from there, and a killed
+call loses at most what its unfinished runs did since their last checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.evaluate import EvaluateParams, TaggedSet
+from pipeline.config.train import TrainParams
+from pipeline.evaluate.export import open_export
+from pipeline.evaluate.features import extract
+from pipeline.evaluate.queries import (
+    Embedded,
+    few_shot_figures,
+    linear_probe_figures,
+    retrieval_figures,
+)
+from pipeline.evaluate.sets import ImageSet, tagged_set
+from pipeline.evaluate.tasks import MODEL
+from pipeline.files.storage import Storage, open_storage
+from pipeline.train.distributed import connect
+from pipeline.train.loop import pretrain
+
+Scores = dict[str, NDArray[np.float64]]
+"""``<task> <metric>`` -> figure of every query, those of all sets behind each other."""
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One training with its evaluation.
+
+    Attributes:
+        train: the recipe.
+        release: folder of the release.
+        out: folder of all runs.
+        sets: what is asked.
+        evaluate: how.
+    """
+
+    train: TrainParams
+    release: str
+    out: str
+    sets: tuple[TaggedSet, ...]
+    evaluate: EvaluateParams
+
+    @property
+    def identity(self) -> str:
+        """Equal for tasks that ask for the same."""
+        return json.dumps([self.train.identity(), self.release], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a task.
+
+    Attributes:
+        folder: of the run.
+        num_parameters: of its model.
+        updates: made.
+        scores: of its model.
+    """
+
+    folder: str
+    num_parameters: int
+    updates: int
+    scores: Scores
+
+
+def run_tasks(
+    tasks: Sequence[RunTask], processes: int, tell: Callable[[int, int], None]
+) -> list[RunResult]:
+    """Results in the order of the tasks; equal ones run once.
+
+    Args:
+        tasks: in any order.
+        processes: at once; 1 stays in this process.
+        tell: progress, ``tell(runs done, runs)``.
+
+    Raises:
+        ValueError: of the first run that fails; those that have not begun are left.
+    """
+    distinct = {task.identity: task for task in tasks}
+    results: dict[str, RunResult] = {}
+    tell(0, len(distinct))
+    if processes == 1:
+        for name, task in distinct.items():
+            results[name] = run_task(task)
+            tell(len(results), len(distinct))
+        return [results[task.identity] for task in tasks]
+    # Spawned: a fork would copy the locks of Arrow's and torch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = {pool.submit(run_task, task): name for name, task in distinct.items()}
+        try:
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                tell(len(results), len(distinct))
+        finally:
+            for future in futures:
+                future.cancel()
+    return [results[task.identity] for task in tasks]
+
+
+def run_task(task: RunTask) -> RunResult:
+    """Train, unless that was done, and score.
+
+    Raises:
+        ValueError: the recipe does not fit the release; or the run was asked to stop.
+    """
+    outcome = pretrain(task.train, task.release, task.out)
+    if not outcome.finished:
+        raise ValueError(
+            f"{outcome.folder}: stopped after {outcome.updates} updates. Run again to go on."
+        )
+    folder = open_storage(outcome.folder)
+    images = [tagged_set(s.name, s.path) for s in task.sets]
+    name = f"scores-{_version(task.evaluate, images)}.npz"
+    if not folder.exists(name):
+        folder.write_bytes_atomic(name, _to_bytes(_score(task, folder, images)))
+    config = folder.child("export").read_json("config.json")
+    scores = _from_bytes(folder.read_bytes(name))
+    parameters = int(scores.pop("parameters")[0])
+    return RunResult(outcome.folder, parameters, int(config["updates"]), scores)
+
+
+def _version(params: EvaluateParams, sets: Sequence[ImageSet]) -> str:
+    identity = [
+        params.model_dump(mode="json", exclude={"device", "threads", "speed", "tagged", "pairs"}),
+        [(s.name, s.ids, s.classes.tolist()) for s in sets],
+    ]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _score(task: RunTask, folder: Storage, sets: Sequence[ImageSet]) -> Scores:
+    parts: dict[str, list[NDArray[np.float64]]] = {}
+    with connect(task.train.run) as world:
+        export = open_export(f"{folder.uri}/export", task.evaluate.seed, world)
+        for images in sets:
+            found = extract(
+                [export.model],
+                images,
+                export.preprocess,
+                task.evaluate.batch,
+                world,
+                lambda *_: None,
+                export.train.data.max_corrupt_rate,
+            )
+            data = Embedded(
+                name=images.name,
+                ids=[images.ids[i] for i in found.rows],
+                classes=images.classes[found.rows],
+                vectors={MODEL: found.vectors[0]},
+                labels=None,
+                num_labels=0,
+                params=task.evaluate,
+            )
+            for name, values in query_scores(data).items():
+                parts.setdefault(name, []).append(values)
+        parameters = sum(p.numel() for p in export.model.parameters())
+    scores = {name: np.concatenate(values) for name, values in parts.items()}
+    return {**scores, "parameters": np.array([parameters], np.float64)}
+
+
+def query_scores(data: Embedded) -> Scores:
+    """Figures of every query of a set, by ``<task> <metric>``."""
+    scores: Scores = {}
+    for make in (retrieval_figures, few_shot_figures, linear_probe_figures):
+        figures = make(data)
+        if figures is not None:
+            values = figures.of_system[MODEL]
+            names = [f"{figures.task} {metric}" for metric in figures.metrics]
+            scores |= {name: values[:, i] for i, name in enumerate(names)}
+    return scores
+
+
+def _to_bytes(scores: Mapping[str, NDArray[np.float64]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(scores))
+    return buffer.getvalue()
+
+
+def _from_bytes(data: bytes) -> Scores:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
