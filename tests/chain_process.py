@@ -61,7 +61,8 @@ class Chain:
             f"runtime.num_buckets={layout.partitions}",
             f"runtime.shuffle_partitions={layout.partitions}",
             f"runtime.cores={layout.cores}",
-            "runtime.java_options=-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
+            "runtime.java_options=-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
+            "-XX:ReservedCodeCacheSize=240m",
             f"assign_shards.samples_per_shard={SAMPLES_PER_SHARD}",
         ]
         return world_config(self._worlds[layout.is_shuffled], str(root), overrides)

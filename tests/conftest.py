@@ -47,7 +47,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     settings = RuntimeParams(
         cores=2,
         driver_memory="2g",
-        java_options="-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
+        java_options="-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
         num_buckets=2,
         shuffle_partitions=4,
         arrow_batch_rows=1000,

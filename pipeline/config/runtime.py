@@ -22,7 +22,9 @@ class RuntimeParams(Params):
     """Heap of the driver, which in a local run does all of Java's work."""
     java_options: str = "-XX:+UseParallelGC"
     """Options of a local run's Java: the collector with the least work, as nobody waits for pauses.
-    Short runs gain by -XX:TieredStopAtLevel=1 (less compiling), long ones lose by it."""
+    Short runs gain by -XX:TieredStopAtLevel=1 (less compiling), long ones lose by it. Give
+    -XX:ReservedCodeCacheSize=240m beside it: that level's own 48 MB are full after some five
+    minutes of Spark jobs, and then Java interprets."""
     worker_memory: str = Field("2g", pattern=_MEMORY)
     """Heap of each executor on a cluster, unless spark-submit says otherwise."""
     worker_python_memory: str = Field("4g", pattern=_MEMORY)

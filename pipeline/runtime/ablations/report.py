@@ -103,6 +103,7 @@ def _arm(
         "updates": results[0].updates,
         "images_shown": results[0].updates * train.data.global_batch,
         "runs": [result.folder.rpartition("/")[2] for result in results],
+        "untrained": float(np.mean([r.untrained[params.metric] for r in results])),
         "figures": {
             metric: _estimate(crossed_estimate(table, params.level))
             for metric, table in tables.items()
@@ -164,6 +165,7 @@ def arm_cells(record: Record) -> list[tuple[str, ...]]:
                 f"{arm['labels_an_image']:.2f}",
                 f"{arm['num_parameters']:,}",
                 f"{arm['images_shown']:,}",
+                f"{arm['untrained']:.4f}",
                 f"{figure['value']:.4f}",
                 f"{figure['low']:.4f} to {figure['high']:.4f}",
             )
@@ -180,6 +182,7 @@ ARM_HEADS = (
     "labels an image",
     "parameters",
     "images shown",
+    "untrained",
     "figure",
     "interval",
 )

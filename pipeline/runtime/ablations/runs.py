@@ -10,9 +10,13 @@ import hashlib
 import io
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +32,12 @@ from pipeline.evaluate.queries import (
     retrieval_figures,
 )
 from pipeline.evaluate.sets import ImageSet, tagged_set
-from pipeline.evaluate.tasks import MODEL
+from pipeline.evaluate.tasks import MODEL, RANDOM
 from pipeline.files.storage import Storage, open_storage
 from pipeline.train.distributed import connect
 from pipeline.train.loop import pretrain
 
+_PARAMETERS = "parameters"
 Scores = dict[str, NDArray[np.float64]]
 """``<task> <metric>`` -> figure of every query, those of all sets behind each other."""
 
@@ -70,12 +75,14 @@ class RunResult:
         num_parameters: of its model.
         updates: made.
         scores: of its model.
+        untrained: of the same model with the start weights of a seed.
     """
 
     folder: str
     num_parameters: int
     updates: int
     scores: Scores
+    untrained: Scores
 
 
 def run_tasks(
@@ -101,16 +108,32 @@ def run_tasks(
         return [results[task.identity] for task in tasks]
     # Spawned: a fork would copy the locks of Arrow's and torch's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with _children_stopped(), ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = {pool.submit(run_task, task): name for name, task in distinct.items()}
         try:
             for future in as_completed(futures):
                 results[futures[future]] = future.result()
                 tell(len(results), len(distinct))
-        finally:
-            for future in futures:
-                future.cancel()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()  # a training then writes a checkpoint and ends
+            raise
     return [results[task.identity] for task in tasks]
+
+
+@contextmanager
+def _children_stopped() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that a stopped caller leaves no training behind."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_task(task: RunTask) -> RunResult:
@@ -130,9 +153,13 @@ def run_task(task: RunTask) -> RunResult:
     if not folder.exists(name):
         folder.write_bytes_atomic(name, _to_bytes(_score(task, folder, images)))
     config = folder.child("export").read_json("config.json")
-    scores = _from_bytes(folder.read_bytes(name))
-    parameters = int(scores.pop("parameters")[0])
-    return RunResult(outcome.folder, parameters, int(config["updates"]), scores)
+    every = _from_bytes(folder.read_bytes(name))
+    scores, untrained = (
+        {key.removeprefix(of): every[key] for key in every if key.startswith(of)}
+        for of in (f"{MODEL}:", f"{RANDOM}:")
+    )
+    parameters = int(every[_PARAMETERS][0])
+    return RunResult(outcome.folder, parameters, int(config["updates"]), scores, untrained)
 
 
 def _version(params: EvaluateParams, sets: Sequence[ImageSet]) -> str:
@@ -149,7 +176,7 @@ def _score(task: RunTask, folder: Storage, sets: Sequence[ImageSet]) -> Scores:
         export = open_export(f"{folder.uri}/export", task.evaluate.seed, world)
         for images in sets:
             found = extract(
-                [export.model],
+                [export.model, export.random],
                 images,
                 export.preprocess,
                 task.evaluate.batch,
@@ -161,7 +188,7 @@ def _score(task: RunTask, folder: Storage, sets: Sequence[ImageSet]) -> Scores:
                 name=images.name,
                 ids=[images.ids[i] for i in found.rows],
                 classes=images.classes[found.rows],
-                vectors={MODEL: found.vectors[0]},
+                vectors=dict(zip((MODEL, RANDOM), found.vectors, strict=True)),
                 labels=None,
                 num_labels=0,
                 params=task.evaluate,
@@ -170,18 +197,18 @@ def _score(task: RunTask, folder: Storage, sets: Sequence[ImageSet]) -> Scores:
                 parts.setdefault(name, []).append(values)
         parameters = sum(p.numel() for p in export.model.parameters())
     scores = {name: np.concatenate(values) for name, values in parts.items()}
-    return {**scores, "parameters": np.array([parameters], np.float64)}
+    return {**scores, _PARAMETERS: np.array([parameters], np.float64)}
 
 
 def query_scores(data: Embedded) -> Scores:
-    """Figures of every query of a set, by ``<task> <metric>``."""
+    """Figures of every query of a set, by ``<system>:<task> <metric>``."""
     scores: Scores = {}
     for make in (retrieval_figures, few_shot_figures, linear_probe_figures):
         figures = make(data)
         if figures is not None:
-            values = figures.of_system[MODEL]
-            names = [f"{figures.task} {metric}" for metric in figures.metrics]
-            scores |= {name: values[:, i] for i, name in enumerate(names)}
+            for system, values in figures.of_system.items():
+                names = [f"{system}:{figures.task} {metric}" for metric in figures.metrics]
+                scores |= {name: values[:, i] for i, name in enumerate(names)}
     return scores
 
 
