@@ -161,6 +161,45 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], unit: str)
     return option
 
 
+def intervals(
+    names: Sequence[str], values: Sequence[tuple[float, float, float]], unit: str
+) -> Option:
+    """Figures with intervals beside a line at 0, the first name at the top.
+
+    Args:
+        names: of the figures.
+        values: figure, lower and upper end of each.
+        unit: of the values.
+    """
+    rows = range(len(names))
+    ends = [rounded_all(value) for value in values]
+    dots = {
+        "name": "difference",
+        "type": "scatter",
+        "symbolSize": 10,
+        "data": [[ends[i][0], i] for i in rows],
+        "markLine": {"symbol": "none", "label": {"show": False}, "data": [{"xAxis": 0}]},
+    }
+    bars = [
+        {
+            "name": names[i],
+            "type": "line",
+            "symbol": "rect",
+            "symbolSize": [2, 12],
+            "data": [[ends[i][1], i], [ends[i][2], i]],
+        }
+        for i in rows
+    ]
+    option = _axes([dots, *bars], "value", "category", unit, "")
+    option["legend"] = {"show": False}
+    option["yAxis"] |= {
+        "data": list(names),
+        "inverse": True,
+        "axisLabel": {"width": 220, "overflow": "break", "interval": 0},
+    }
+    return option
+
+
 def curves(
     series: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating]]], x: str, y: str
 ) -> Option:

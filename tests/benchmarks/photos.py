@@ -58,13 +58,7 @@ def search_terms() -> Photos:
     Raises:
         ValueError: the photos are not there.
     """
-    path = data_folder() / PHOTOS
-    if not path.is_file():
-        raise ValueError(
-            f"photos: found no {path}, expected the development data's search terms. They are no "
-            "part of the project: set BENCH_DATA to the folder that holds photos/, or run with "
-            "--size small, which plants its pictures."
-        )
+    path = search_term_photos()
     table = pq.read_table(path, columns=["class_name", "search_term"])
     words = np.array(table["search_term"].to_pylist())
     _, content = np.unique(table["class_name"].to_pylist(), return_inverse=True)
@@ -72,6 +66,22 @@ def search_terms() -> Photos:
     members = [np.flatnonzero(term_of == t) for t in range(len(terms))]
     vectors, kept = _vectors(path, "image")
     return Photos(vectors, kept, terms.tolist(), members, np.asarray(content, np.int64))
+
+
+def search_term_photos() -> Path:
+    """The file of the photos.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    path = data_folder() / PHOTOS
+    if not path.is_file():
+        raise ValueError(
+            f"photos: found no {path}, expected the development data's search terms. They are no "
+            "part of the project: set BENCH_DATA to the folder that holds photos/, or run with "
+            "--size small, which plants its pictures."
+        )
+    return path
 
 
 def demo_keywords(min_images: int) -> Photos:

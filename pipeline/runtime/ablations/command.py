@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pipeline.config.run import RunConfig
-from pipeline.files.storage import open_storage
+from pipeline.files.storage import Storage, open_storage
 from pipeline.runtime.ablations.queries import query_sets
 from pipeline.runtime.ablations.releases import HOME, arm_releases
 from pipeline.runtime.ablations.report import Record, publish, record_of
 from pipeline.runtime.ablations.runs import RunTask, run_tasks
 from pipeline.runtime.cli import run_chain
 from pipeline.runtime.progress import Progress
-from pipeline.runtime.variants import session_of
+from pipeline.runtime.variants import Session, session_of
 
 SHARED = "freeze_labels"
 """Up to this stage the run itself is brought up to date, with pointers: arms take from it."""
-_LABELS, _QUERIES, _TRAIN = "releases", "queries", "train and score"
+_RELEASES, _QUERIES, _TRAIN = "releases", "queries", "train and score"
 
 
 def run_ablations(config: RunConfig, force: bool = False) -> tuple[Record, str]:
@@ -35,11 +35,22 @@ def run_ablations(config: RunConfig, force: bool = False) -> tuple[Record, str]:
     """
     run_chain(config, force, until=SHARED)
     storage = open_storage(config.root)
+    return compare_arms(config, storage, lambda: session_of(config, storage))
+
+
+def compare_arms(config: RunConfig, storage: Storage, session: Session) -> tuple[Record, str]:
+    """`run_ablations` behind the run's own stages.
+
+    Args:
+        config: the run.
+        storage: its root.
+        session: called only where a stage of an arm is to run.
+    """
     params = config.ablations
-    with Progress([_LABELS, _QUERIES, _TRAIN]) as progress:
-        progress.start(_LABELS)
-        arms = arm_releases(config, storage, lambda: session_of(config, storage))
-        progress.finish(_LABELS, note=f"{len({arm.uri for arm in arms.values()})} releases")
+    with Progress([_RELEASES, _QUERIES, _TRAIN]) as progress:
+        progress.start(_RELEASES)
+        arms = arm_releases(config, storage, session)
+        progress.finish(_RELEASES, note=f"{len({arm.uri for arm in arms.values()})} releases")
         progress.start(_QUERIES)
         sets = query_sets(config, storage, arms)
         progress.finish(_QUERIES, note=", ".join(s.name for s in sets))

@@ -13,6 +13,7 @@ from pipeline.files.storage import Storage
 from pipeline.report.blocks import View
 from pipeline.report.site import write_site
 from pipeline.runtime.catalog import Catalog
+from pipeline.runtime.explorer.ablations import ablations
 from pipeline.runtime.explorer.clusters import clusters
 from pipeline.runtime.explorer.duplicates import duplicates, validation
 from pipeline.runtime.explorer.interests import interests
@@ -36,6 +37,7 @@ _VIEWS: tuple[Callable[[Reading], View | None], ...] = (
     rejected,
     run,
     training,
+    ablations,
 )
 
 
