@@ -39,6 +39,7 @@ def explorer_root(folder):
         names = {"stage": stage.name, "tables": found, "ledger": ledger, "seconds": 1.5}
         publish(storage, stage, parts[0].model_copy(update=names))
     write_training(storage)
+    write_ablations(storage)
     return root
 
 
@@ -93,4 +94,28 @@ def write_training(storage):
            "low": None, "high": 0.75, "num": 8}  # fmt: skip
     results = {"about": {"architecture": "vit"}, "notes": ["a note"], "rows": [row]}
     storage.write_json_atomic("evaluate/v/results.json", results)
+    speed = {"device": "a processor", "threads": 2, "batch": 8, "inference": 1234.5,
+             "training": 99.5, "latency_median_ms": 3.25, "latency_p95_ms": 4.5}  # fmt: skip
+    storage.write_json_atomic("evaluate/v/speed.json", speed)
     storage.write_json_atomic("evaluate/CURRENT.json", {"version": "v", "path": "v"})
+
+
+def write_ablations(storage):
+    """Two arms and a finding by two metrics, as `run_ablations` leaves them."""
+    found = {"value": 0.02, "low": -0.01, "high": 0.05, "gain": 0.1, "verdict": "undecided"}
+    other = {"value": -0.02, "low": -0.03, "high": -0.01, "gain": None, "verdict": "not seen"}
+    figures = {"retrieval P@1": {"value": 0.22, "low": 0.2, "high": 0.24}}
+    arm = {
+        "about": HOSTILE, "architecture": "vit", "num_terms": 4, "num_labels": 3,
+        "num_own_images": 12, "num_images": 11, "num_trained_images": 9, "labels_an_image": 1.5,
+        "num_parameters": 1234, "updates": 10, "images_shown": 640, "runs": ["a", "b"],
+        "untrained": 0.1, "figures": figures,
+    }  # fmt: skip
+    arms = [{"name": name, **arm} for name in ("with", "without")]
+    finding = {"name": "dictionary", "claim": HOSTILE, "better": ["with"], "worse": ["without"],
+               "paper": "+0.9 %",
+               "by_metric": {"retrieval P@1": found, "other": other}}  # fmt: skip
+    record = {"metric": "retrieval P@1", "level": 0.95, "seeds": [0, 1], "is_same_images": True,
+              "num_queries": 50, "arms": arms, "findings": [finding]}  # fmt: skip
+    storage.write_json_atomic("ablations/v/results.json", record)
+    storage.write_json_atomic("ablations/CURRENT.json", {"version": "v", "path": "v"})

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 FULL = bool(os.environ.get("EXPLORER_FULL"))
 VIEWS = ("overview", "concreteness", "clusters", "labels", "interests", "duplicates", "validation",
-         "rejected", "run", "training")  # fmt: skip
+         "rejected", "run", "training", "ablations")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

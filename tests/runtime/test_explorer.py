@@ -116,6 +116,20 @@ def test_rejected_run_and_training(folder):
     training = value(folder, "training")
     assert training["loss"]["option"]["series"][0]["data"] == [[1.0, 3.0], [2.0, 2.0]]
     assert training["results"]["rows"][0][3:6] == [0.5, None, 0.75]
+    assert ["training, images a second", "99.50"] in training["speed"]["pairs"]
+    assert ["latency of one image, median, ms", "3.25"] in training["speed"]["pairs"]
+
+
+def test_ablations_have_verdicts_and_intervals(folder):
+    found = value(folder, "ablations")
+    series = found["findings"]["option"]["series"]
+    assert series[0]["data"] == [[0.02, 0]]
+    assert series[1]["data"] == [[-0.01, 0], [0.05, 0]]
+    assert [row[:1] + row[2:6] for row in found["by-metric"]["rows"]] == [
+        ["retrieval P@1", "+0.0200", "-0.0100 to +0.0500", "+10.0%", "undecided"],
+        ["other", "-0.0200", "-0.0300 to -0.0100", "", "not seen"],
+    ]
+    assert found["arms"]["rows"][0][0:5] == ["with", "vit", "4", "3", "9"]
 
 
 def test_same_bytes_again_and_samples_stay_small(root, folder):

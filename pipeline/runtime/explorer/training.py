@@ -19,6 +19,12 @@ _CURVES = (
     ("norm", "Norm of the gradient", ("grad_norm",)),
     ("speed", "Images a second", ("images_per_second",)),
 )
+_SPEEDS = (
+    ("training", "training, images a second"),
+    ("inference", "inference, images a second"),
+    ("latency_median_ms", "latency of one image, median, ms"),
+    ("latency_p95_ms", "latency of one image, 95 % of them, ms"),
+)
 _ABOUT = ("architecture", "updates", "images_shown", "weights_sha256", "holdout_share")
 
 
@@ -79,3 +85,15 @@ def _evaluation(storage: Storage) -> Iterator[Block]:
     rows = [[row.get(name) for name in fields] for row in results["rows"]]
     text = f"Figures with intervals from resampled queries, from {path}."
     yield table("results", "Evaluation", text, columns, rows)
+    yield from _speed(storage)
+
+
+def _speed(storage: Storage) -> Iterator[Block]:
+    path = _current(storage, "evaluate", "speed.json")
+    if path is None:
+        return
+    found: Mapping[str, Value] = storage.read_json(path)
+    text = f"Measured on {found['device']}, warm-up excluded; differs from run to run. From {path}."
+    pairs = [(title, f"{found[name]:,.2f}") for name, title in _SPEEDS]
+    where = [(name, str(found[name])) for name in ("device", "threads", "batch")]
+    yield facts("speed", "Speed", text, [*pairs, *where])
