@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from pipeline.config.load import with_overrides
@@ -133,6 +133,7 @@ def variant_stages(
     versions: Mapping[str, str],
     published: Mapping[str, StageManifest],
     session: Session,
+    tell: Callable[[int, int], None] = lambda *_: None,
 ) -> list[dict[str, StageManifest]]:
     """Run what some configurations of one root lack; no pointer moves.
 
@@ -143,15 +144,23 @@ def variant_stages(
         versions: version of each table that the chain is given.
         published: manifests of these tables, sources aside.
         session: called only where a stage is to run.
+        tell: progress, ``tell(stages done, stages)`` of all configurations.
 
     Returns:
         stage -> manifest, for each configuration.
     """
     plans = [(config, plan_chain(chain, config, storage, versions)) for config in configs]
-    if all(_found(p, storage, config) for config, plan in plans for p in plan):
-        return [_stages(None, config, storage, plan, published) for config, plan in plans]
-    with session() as spark:
-        return [_stages(spark, config, storage, plan, published) for config, plan in plans]
+    is_all_there = all(_found(p, storage, config) for config, plan in plans for p in plan)
+    total = len(plans) * len(chain)
+    with nullcontext() if is_all_there else session() as spark:
+        found: list[dict[str, StageManifest]] = []
+        for config, plan in plans:
+
+            def told(number: int, before: int = len(found) * len(chain)) -> None:
+                tell(before + number, total)
+
+            found.append(_stages(spark, config, storage, plan, published, told))
+    return found
 
 
 def _found(planned: PlannedStage, storage: Storage, config: RunConfig) -> StageManifest | None:
@@ -165,10 +174,11 @@ def _stages(
     storage: Storage,
     plan: Sequence[PlannedStage],
     published: Mapping[str, StageManifest],
+    tell: Callable[[int], None],
 ) -> dict[str, StageManifest]:
     """Stage -> manifest of one variant; runs what is not there."""
     tables, stages = dict(published), {}
-    for planned in plan:
+    for number, planned in enumerate(plan, 1):
         manifest = _found(planned, storage, config)
         if manifest is None:
             from pipeline.runtime.lifecycle import Lifecycle  # waits for Spark's import
@@ -177,6 +187,7 @@ def _stages(
             manifest = Lifecycle(spark, config, storage, tables, moves_pointers=False).run(planned)
         stages[planned.stage.name] = manifest
         tables |= dict.fromkeys(manifest.tables, manifest)
+        tell(number)
     return stages
 
 

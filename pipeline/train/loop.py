@@ -244,7 +244,8 @@ def _finish(run: Run, trainer: Trainer, out_uri: str, version: str) -> None:
     }
     label_map = run.release.storage.read_bytes("label_map.json")
     export = run.folder.child("export")
-    checkpoint.export_model(export, weights, config, label_map)
+    if not export.exists("config.json"):  # a finished run is left alone
+        checkpoint.export_model(export, weights, config, label_map)
     open_storage(out_uri).write_json_atomic("CURRENT.json", {"version": version, "path": version})
     event(logger, "finished", step=trainer.update, export=export.uri)
 

@@ -21,7 +21,7 @@ from pipeline.runtime.ablations.command import run_ablations
 from pipeline.runtime.ablations.report import Record, to_lines
 
 SIZES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
-    "full": (12_000, 3_000, 1_000, (0, 1, 2)),
+    "full": (10_000, 3_000, 600, (0, 1, 2)),
     "small": (600, 60, 4, (0, 1)),
 }
 """Photos, queries, updates of a training after its warm-up, seeds."""
@@ -33,7 +33,7 @@ def run(size: Size) -> Measurement:
     """Make the photos' tables, run the ablations over them.
 
     Args:
-        size: full is 12,000 photos, 24 trainings of 1,000 updates.
+        size: full is 10,000 photos, 24 trainings of 600 updates.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="bench-ablations-") as name:

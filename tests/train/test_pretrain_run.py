@@ -96,7 +96,9 @@ def test_finished_run_is_left_alone(uninterrupted, release_root, monkeypatch):
     outcome, _ = uninterrupted
     monkeypatch.setattr(Trainer, "step", None)
     params = TrainParams.model_validate(last_state(outcome, release_root)["config"])
+    before = {p: p.stat().st_mtime_ns for p in Path(outcome.folder).rglob("*.*") if p.is_file()}
     assert run(params, release_root, Path(outcome.folder).parent) == outcome
+    assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5, 9])

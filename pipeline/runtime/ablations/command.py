@@ -49,7 +49,9 @@ def compare_arms(config: RunConfig, storage: Storage, session: Session) -> tuple
     params = config.ablations
     with Progress([_RELEASES, _QUERIES, _TRAIN]) as progress:
         progress.start(_RELEASES)
-        arms = arm_releases(config, storage, session)
+        arms = arm_releases(
+            config, storage, session, lambda *done: progress.update(_RELEASES, *done)
+        )
         progress.finish(_RELEASES, note=f"{len({arm.uri for arm in arms.values()})} releases")
         progress.start(_QUERIES)
         sets = query_sets(config, storage, arms)

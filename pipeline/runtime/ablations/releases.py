@@ -10,7 +10,7 @@ releases in memory, 40 bytes an image. Ablations are for corpora of up to some t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.config.load import with_overrides
@@ -54,13 +54,19 @@ class ArmRelease:
     labels_an_image: float
 
 
-def arm_releases(config: RunConfig, storage: Storage, session: Session) -> dict[str, ArmRelease]:
+def arm_releases(
+    config: RunConfig,
+    storage: Storage,
+    session: Session,
+    tell: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, ArmRelease]:
     """Make what the arms lack, and name the release of each.
 
     Args:
         config: the run.
         storage: its root.
         session: called only where a stage is to run.
+        tell: progress, ``tell(stages done, stages)``.
 
     Returns:
         arm -> release, in the configuration's order.
@@ -69,7 +75,7 @@ def arm_releases(config: RunConfig, storage: Storage, session: Session) -> dict[
     arms = [with_overrides(config, (*params.base, *arm.overrides)) for arm in params.arms]
     chain = build_chain(config)
     versions = source_versions(config.inputs, storage)
-    found = variant_stages(arms, storage, chain, versions, {}, session)
+    found = variant_stages(arms, storage, chain, versions, {}, session, tell)
     uris = [_release_uri(storage, chain[-1], stages) for stages in found]
     releases = {uri: open_release(uri) for uri in uris}
     used = _same_images(releases, storage) if params.is_same_images else releases
