@@ -90,3 +90,20 @@ def test_a_set_of_keys_comes_to_the_files(spark, table):
     assert (
         context.scan(frame, ("image_id",), tagged, "ids array<string>", among=nothing).count() == 0
     )
+
+
+def test_a_scan_is_not_taken_for_small_and_broadcast(spark, table):
+    storage, names = table
+    frame = spark.createDataFrame([], IMAGE_EMBEDDINGS.ddl)
+    context = RelationalContext(spark, storage, "scratch", [InputFiles(frame, names, NUM, BUCKETS)])
+
+    def as_they_are(batches):
+        yield from batches
+
+    scanned = context.scan(frame, ("image_id",), as_they_are, "image_id string")
+    rows = spark.createDataFrame([(i,) for i in IDS], "image_id string")
+    joined = rows.join(scanned, on="image_id", how="left")
+    assert joined.count() == NUM
+    plan = joined._jdf.queryExecution().executedPlan().toString()
+    assert "SortMergeJoin" in plan
+    assert "BroadcastHashJoin" not in plan
