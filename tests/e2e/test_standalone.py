@@ -6,9 +6,11 @@ are refused there, with a sentence, and run in this interpreter instead. `make t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -83,7 +85,7 @@ class Submitter:
         try:
             return job.wait(SECONDS), self.log(name)
         finally:
-            job.kill()
+            end(job)
 
     def start(self, name: str, *options: str, is_packed: bool) -> subprocess.Popen[bytes]:
         """A submission that goes on."""
@@ -151,11 +153,17 @@ def test_a_cluster_that_loses_a_worker_makes_the_release_of_a_local_run(
         strike(submitter, job, root)
         assert job.wait(SECONDS) == 0, submitter.log("rest")[-6000:]
     finally:
-        job.kill()
+        end(job)
     assert re.search(LOST, submitter.log("rest"))
     assert list((submitter.folder / "empty").iterdir()) == []
     assert {m.commit for m in open_catalog(str(root)).stages.values()} == {"unknown"}, "not the zip"
     assert differences(root, local) == []
+
+
+def end(job: subprocess.Popen[bytes]) -> None:
+    """Nothing of a submission stays: spark-submit, and Python, which outlives it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(job.pid, signal.SIGKILL)
 
 
 def strike(submitter: Submitter, job: subprocess.Popen[bytes], root: Path) -> None:
@@ -210,7 +218,8 @@ def check_loopback(pids: list[int]) -> None:
     for pid in pids:
         process = psutil.Process(pid)
         for one in [process, *process.children(recursive=True)]:
-            sockets = one.net_connections("inet")
-            found |= {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sockets = one.net_connections("inet")
+                found |= {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
     assert found
     assert {ip.removeprefix("::ffff:").split(".")[0] for ip in found} == {"127"}
