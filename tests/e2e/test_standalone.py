@@ -48,6 +48,7 @@ OVERRIDES = (
 )
 LOCAL, ON_CLUSTER = Layout(2, 2, False), Layout(3, 3, True)
 NUM_WORKERS, VICTIM, STRUCK = 3, "127.0.0.3", "find_near_duplicates"
+EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 LOST = rf"Lost executor \d+ on {VICTIM}"
 FIRST_WITH_TORCH, LAST_WITH_TORCH = "embed_terms", "score_concreteness"
 REFUSED = "make dist-env-full"
@@ -173,12 +174,21 @@ def strike(submitter: Submitter, job: subprocess.Popen[bytes], root: Path) -> No
     scratch = submitter.cluster.scratch[VICTIM]
     wait_for(lambda: num_shuffled(scratch, began) > 0, job)
     worker = psutil.Process(submitter.cluster.workers[VICTIM].pid)
-    (executor,) = worker.children()
+    executor = executor_of(worker)
     check_packed(executor)
     check_loopback([submitter.cluster.master.pid, job.pid, *worker_pids(submitter.cluster)])
     worker.kill()
     executor.kill()
     assert not (root / STRUCK / "CURRENT.json").exists(), "too late"
+
+
+def executor_of(worker: psutil.Process) -> psutil.Process:
+    """A worker starts other processes as well, to delete folders."""
+    for child in worker.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if EXECUTOR in child.cmdline():
+                return child
+    raise AssertionError("no executor")
 
 
 def wait_for(condition: Callable[[], bool], job: subprocess.Popen[bytes]) -> None:
