@@ -215,10 +215,9 @@ def worker_pids(cluster: Cluster) -> list[int]:
 
 
 def check_packed(executor: psutil.Process) -> None:
-    """Its Python is that of the archive."""
-    daemons = [p for p in executor.children() if "pyspark.daemon" in p.cmdline()]
-    assert daemons
-    for daemon in daemons:
+    """Its Python, where a task has started it, is that of the archive."""
+    assert (Path(executor.cwd()) / "env" / "bin" / "python").exists()
+    for daemon in (p for p in executor.children() if "pyspark.daemon" in p.cmdline()):
         assert "/env/lib/python" in daemon.environ()["PYTHONPATH"]
 
 
