@@ -30,7 +30,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-layouts test-fast lint format import pretrain dry_run evaluate ablations report compare_variants fit_pair_model verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-layouts test-standalone test-fast lint format import pretrain dry_run evaluate ablations report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -102,6 +102,9 @@ test-faults: env ## kills, failing stores and disks, twins, hostile files, a mil
 
 test-layouts: env ## 1 to 200 partitions, 1 and 2 cores, shuffled inputs, kills, clusters, speculation: the same bytes
 	@LAYOUTS=$${LAYOUTS:-400} $(PY) -m pytest -q tests/e2e/test_layouts.py tests/faults/test_speculation.py $(ARGS)
+
+test-standalone: env ## a Spark cluster of three workers, packed packages, one worker killed: the bytes of a local run
+	@STANDALONE=$${STANDALONE:-400} $(PY) -m pytest -q tests/e2e/test_standalone.py $(ARGS)
 
 test-fast: env ## kernels, contracts and configuration: seconds, no Java
 	@$(PY) -m pytest -q -m "not spark" $(wildcard tests/kernels tests/schemas tests/config) $(ARGS)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +51,8 @@ class Chain:
         folder: for roots, presets and logs.
     """
 
-    def __init__(self, folder: Path, world: PlantedWorld) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, world: PlantedWorld, overrides: Sequence[str] = ()) -> None:
+        self.folder, self._overrides = folder, overrides
         self._worlds = {False: world, True: shuffled(world, folder / "shuffled", num_files=3)}
 
     def config(self, root: Path, layout: Layout) -> RunConfig:
@@ -64,6 +64,7 @@ class Chain:
             "runtime.java_options=-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
             "-XX:ReservedCodeCacheSize=240m",
             f"assign_shards.samples_per_shard={SAMPLES_PER_SHARD}",
+            *self._overrides,
         ]
         return world_config(self._worlds[layout.is_shuffled], str(root), overrides)
 

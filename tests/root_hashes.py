@@ -55,6 +55,16 @@ def table_hashes(root: Path) -> dict[str, str]:
     return found
 
 
+def differences(root: Path, other: Path) -> list[str]:
+    """Files of the releases that differ in a byte, and tables that differ in a row, of two roots.
+
+    What only one of them has differs.
+    """
+    found = [{**release_hashes(r), **table_hashes(r)} for r in (root, other)]
+    names = sorted(found[0].keys() | found[1].keys())
+    return [name for name in names if found[0].get(name) != found[1].get(name)]
+
+
 def _over_batches(rows: pa.Table) -> pa.Table:
     """Pairs compared in each tier and the nearest of all, smallest ids where several are."""
     order = ["tier", "distance", "nearest_image_id", "validation_id"]

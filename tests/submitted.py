@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyspark
@@ -18,6 +20,9 @@ PYTHON = """\
 export PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}{packages}"
 exec "{python}" -S "$@"
 """
+
+QUICK_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+"""Options of a Java that does not live long, among several on few cores."""
 
 
 def submit(
@@ -40,18 +45,7 @@ def submit(
         timeout: seconds.
         settings: of Spark, by name.
     """
-    beside = folder.parent / f"{folder.name}-spark"
-    home = _spark_home(beside / "home")
-    python = beside / "python"
-    packages = sysconfig.get_path("purelib")
-    python.write_text(PYTHON.format(packages=packages, python=sys.executable))
-    python.chmod(0o755)
-    environment = _environment(beside) | {"PYSPARK_PYTHON": str(python)}
-    given = {"spark.ui.enabled": "false", **(settings or {})}
-    command = [str(home / "bin" / "spark-submit"), "--master", master]
-    for name, value in given.items():
-        command += ["--conf", f"{name}={value}"]
-    command += ["--py-files", str(package)]
+    command, environment = _submission(master, package, folder, settings or {})
     return subprocess.run(
         [*command, str(job), *arguments],
         cwd=folder,
@@ -63,42 +57,145 @@ def submit(
     )
 
 
+def start(
+    master: str,
+    package: Path,
+    job: Path,
+    folder: Path,
+    *arguments: str,
+    log: Path,
+    archive: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """As `submit`, without waiting.
+
+    Args:
+        master: Spark master.
+        package: zip for --py-files.
+        job: file to run.
+        folder: empty folder to be in; what Spark needs to put down goes beside it.
+        arguments: of the job.
+        log: gets what the driver says.
+        archive: for --archives, `env.tar.gz`: driver and executors run in it; None: in this
+            interpreter.
+        settings: of Spark, by name.
+    """
+    command, environment = _submission(master, package, folder, settings or {})
+    if archive is not None:
+        command += ["--archives", f"{archive}#env"]
+        driver = _unpacked(archive) / "bin" / "python"
+        environment |= {
+            "PYSPARK_DRIVER_PYTHON": str(driver),
+            "PYSPARK_PYTHON": "./env/bin/python",
+        }
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [*command, str(job), *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+
+
+def _submission(
+    master: str, package: Path, folder: Path, settings: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Command without its job, and environment."""
+    beside = folder.parent / f"{folder.name}-spark"
+    home = _spark_home(beside / "home")
+    python = beside / "python"
+    packages = sysconfig.get_path("purelib")
+    python.write_text(PYTHON.format(packages=packages, python=sys.executable))
+    python.chmod(0o755)
+    command = [str(home / "bin" / "spark-submit"), "--master", master]
+    for name, value in {"spark.ui.enabled": "false", **settings}.items():
+        command += ["--conf", f"{name}={value}"]
+    command += ["--py-files", str(package)]
+    return command, _environment(beside) | {"PYSPARK_PYTHON": str(python)}
+
+
+def _unpacked(archive: Path) -> Path:
+    """Folder of an archive's content beside it, for the driver: Spark unpacks on executors only."""
+    folder = archive.parent / "unpacked"
+    if not folder.exists():
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+    return folder
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A standalone cluster on this machine, bound to loopback.
+
+    Attributes:
+        url: of its master.
+        master: its process.
+        workers: processes of a core each, by host.
+        scratch: folders where their executors keep shuffles, by host.
+    """
+
+    url: str
+    master: subprocess.Popen[bytes]
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    scratch: dict[str, Path] = field(default_factory=dict)
+
+
 @contextlib.contextmanager
-def two_hosts(folder: Path, seconds: float = 120) -> Iterator[str]:
+def standalone(folder: Path, num_workers: int, seconds: float = 120) -> Iterator[Cluster]:
+    """A standalone cluster of workers of a core each, every one under a name of its own.
+
+    Args:
+        folder: for logs and work.
+        num_workers: each is a host, 127.0.0.1 and on.
+        seconds: to wait until a process is up.
+    """
+    home = _spark_home(folder / "home")
+    environment = _environment(folder)
+    rest = "-Dspark.master.rest.enabled=false"  # a fixed port
+    environment["SPARK_DAEMON_JAVA_OPTS"] = f"{rest} {QUICK_JAVA}"
+    deploy = "org.apache.spark.deploy"
+    with contextlib.ExitStack() as stack:
+
+        def run(
+            name: str, host: str, says: str, kind: str, *arguments: str
+        ) -> tuple[subprocess.Popen[bytes], str]:
+            path, local = folder / f"{name}.log", str(folder / f"{name}-local")
+            call = [str(home / "bin" / "spark-class"), f"{deploy}.{kind}", "--host", host]
+            call += ["--port", "0", "--webui-port", "0", *arguments]
+            log = stack.enter_context(path.open("wb"))
+            own = environment | {"SPARK_LOCAL_IP": host, "SPARK_LOCAL_DIRS": local}
+            process = subprocess.Popen(call, env=own, stdout=log, stderr=log)
+            stack.callback(_end, process)
+            return process, _said(path, says, seconds)
+
+        says = r"spark://127\.0\.0\.1:\d+"
+        process, url = run("master", "127.0.0.1", says, "master.Master")
+        cluster = Cluster(url, process)
+        for number in range(1, num_workers + 1):
+            name, host = f"worker{number}", f"127.0.0.{number}"
+            sizes = ["--cores", "1", "--memory", "2g", "--work-dir", str(folder / f"work{number}")]
+            says = "Successfully registered with master"
+            cluster.workers[host], _ = run(name, host, says, "worker.Worker", *sizes, url)
+            cluster.scratch[host] = folder / f"{name}-local"
+        yield cluster
+
+
+@contextlib.contextmanager
+def two_hosts(folder: Path) -> Iterator[str]:
     """A standalone cluster of two workers of a core each, under two names of this machine.
 
     Spark runs no twin of a task on the host of the first try, and a local-cluster is one host.
 
     Args:
         folder: for logs and work.
-        seconds: to wait until it is up.
 
     Yields:
         its master's URL.
     """
-    home = _spark_home(folder / "home")
-    environment = _environment(folder)
-    environment["SPARK_DAEMON_JAVA_OPTS"] = "-Dspark.master.rest.enabled=false"  # a fixed port
-    deploy = "org.apache.spark.deploy"
-    with contextlib.ExitStack() as stack:
-
-        def start(name: str, host: str, says: str, kind: str, *arguments: str) -> str:
-            path = folder / f"{name}.log"
-            call = [str(home / "bin" / "spark-class"), f"{deploy}.{kind}", "--host", host]
-            call += ["--port", "0", "--webui-port", "0", *arguments]
-            log = stack.enter_context(path.open("wb"))
-            environment["SPARK_LOCAL_IP"] = host
-            process = subprocess.Popen(call, env=environment, stdout=log, stderr=log)
-            stack.callback(_end, process)
-            return _said(path, says, seconds)
-
-        master = start("master", "127.0.0.1", r"spark://127\.0\.0\.1:\d+", "master.Master")
-        for number in (1, 2):
-            work = str(folder / f"work{number}")
-            sizes = ["--cores", "1", "--memory", "2g", "--work-dir", work]
-            host, says = f"127.0.0.{number}", "Successfully registered with master"
-            start(f"worker{number}", host, says, "worker.Worker", *sizes, master)
-        yield master
+    with standalone(folder, 2) as cluster:
+        yield cluster.url
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -141,6 +142,15 @@ def test_stage_is_declared_whole(stage):
     documented = (ast.Module, ast.FunctionDef)
     docs = [ast.get_docstring(n) or "" for n in ast.walk(module) if isinstance(n, documented)]
     assert any("Cost" in doc for doc in docs), "says no cost at 1.329 billion images"
+
+
+def test_a_driver_needs_no_model_libraries():
+    """`make dist-env` has none: a driver on a node plans and starts the chain without."""
+    code = "import sys, jobs.run_pipeline, pipeline.runtime.lifecycle, pipeline.stages.chain;"
+    code += "print(*{'torch', 'timm', 'transformers', 'sentence_transformers'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_stages_of_one_name_share_their_folder_and_first_tables():

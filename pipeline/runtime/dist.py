@@ -45,7 +45,7 @@ _MTIME = 315532800
 """1980-01-01, the oldest time that zip and tar both hold."""
 
 FULL_EXTRAS = ("train", "text", "demo")
-"""Extras that ``make dist-env-full`` adds, for embed_images and embed_terms on a cluster."""
+"""Extras that ``make dist-env-full`` adds, for stages with a model on a cluster."""
 
 
 def app_files() -> Iterator[tuple[str, bytes]]:

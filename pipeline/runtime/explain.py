@@ -22,6 +22,8 @@ USER_ERROR_EXIT = 2
 """Exit code for what a user can fix; a bug keeps its traceback and exits 1."""
 
 _OUR_PACKAGES = ("pipeline", "jobs", "schemas")
+_ONLY_IN_FULL = ("torch", "torchvision", "timm", "transformers", "sentence_transformers")
+"""Modules that `make dist-env` leaves out."""
 _MAX_SENTENCE = 2000
 
 
@@ -263,9 +265,10 @@ def _of_missing_on_executor(text: str) -> str:
             f"The executors cannot import {name!r}: pass the code with --py-files dist/app.zip "
             "(made by `make dist`)."
         )
+    archive = "env-full" if name.split(".")[0] in _ONLY_IN_FULL else "env"
     return (
-        f"The executors cannot import {name!r}: pass the packages with --archives "
-        "dist/env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python (made by `make dist`)."
+        f"The executors cannot import {name!r}: pass the packages with --archives dist/{archive}"
+        f".tar.gz#env and PYSPARK_PYTHON=./env/bin/python (made by `make dist-{archive}`)."
     )
 
 

@@ -6,6 +6,8 @@ ridge: 140; two AVX2 cores): all of them took 41 minutes on two cores that did o
 2.2 GiB for the process tree (`make bench BENCH=concreteness_full_run`). A task holds the pool (10^5
 images, 100 MB prepared), a slice of 32,768 positives and ``probes_per_batch`` probes: about 1 GiB.
 A killed run goes on after the last finished slice.
+
+torch is imported by the tasks that use it: a driver plans the chain without it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from pipeline.config.labels import ScoreConcretenessParams
-from pipeline.kernels.concreteness import NegativePool, ProbeSettings, SplitSettings, score_terms
+from pipeline.kernels.concreteness_sampling import NegativePool
+from pipeline.kernels.concreteness_scores import ProbeSettings
+from pipeline.kernels.concreteness_splits import SplitSettings
 from pipeline.kernels.hashing import hash64
 from pipeline.kernels.nested import list_offsets, one_chunk
 from pipeline.kernels.vectors import to_matrix
@@ -46,6 +49,8 @@ def prepare(
     concreteness_pool: pa.Table, terms: pa.Table, params: ScoreConcretenessParams
 ) -> ScoreState:
     """Index the pool; one thread a task, since Spark runs a task a core."""
+    import torch
+
     torch.set_num_threads(1)
     ids = terms["term_id"].to_numpy()
     canonical = np.arange(int(ids.max(initial=-1)) + 1, dtype=np.int32)
@@ -77,6 +82,8 @@ def score_batch(
     concreteness_positives: pa.Table, state: ScoreState, params: ScoreConcretenessParams
 ) -> BatchResult:
     """Score the terms of a batch; each has all of its rows here."""
+    from pipeline.kernels.concreteness import score_terms
+
     del params
     owners = concreteness_positives["term_id"].to_numpy()
     scores = score_terms(

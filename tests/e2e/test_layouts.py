@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from chain_process import Chain, Layout, settle, strike
 from planted_run import run_chain
-from root_hashes import release_hashes, table_hashes
+from root_hashes import differences
 from submitted import submit
 
 from pipeline.config.run import RunConfig
@@ -91,9 +91,7 @@ def first(chain: Chain, sessions: Sessions) -> Path:
 
 def check_equal(root: Path, first: Path) -> None:
     """Release byte for byte, tables row for row; every difference is named at once."""
-    found = [{**release_hashes(r), **table_hashes(r)} for r in (root, first)]
-    assert found[0].keys() == found[1].keys()
-    assert [name for name in found[1] if found[0][name] != found[1][name]] == []
+    assert differences(root, first) == []
     shutil.rmtree(root)
 
 

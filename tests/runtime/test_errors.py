@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,12 @@ def test_failures_inside_spark_tasks(spark: SparkSession, tmp_path: Path) -> Non
 
         return [len(str(pipeline.no_such_module))]
 
+    def lacks(name: str) -> Callable[[object], list[int]]:
+        def task(part: object) -> list[int]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return task
+
     def run(task: object) -> BaseException:
         rdd = spark.sparkContext.parallelize([0], 1)
         return raised(lambda: rdd.mapPartitions(task).collect())  # type: ignore[arg-type]
@@ -158,6 +165,8 @@ def test_failures_inside_spark_tasks(spark: SparkSession, tmp_path: Path) -> Non
     assert "are needed: free some room" in told(run(ours))
     assert explain(run(bug)) is None
     assert "--py-files dist/app.zip" in told(run(absent))
+    assert "(made by `make dist-env`)" in told(run(lacks("faiss")))
+    assert "(made by `make dist-env-full`)" in told(run(lacks("timm.models")))
 
 
 def test_files_that_spark_cannot_read(spark: SparkSession, tmp_path: Path) -> None:
