@@ -115,7 +115,8 @@ def write_ablations(storage):
     finding = {"name": "dictionary", "claim": HOSTILE, "better": ["with"], "worse": ["without"],
                "paper": "+0.9 %",
                "by_metric": {"retrieval P@1": found, "other": other}}  # fmt: skip
-    record = {"metric": "retrieval P@1", "level": 0.95, "seeds": [0, 1], "is_same_images": True,
-              "num_queries": 50, "arms": arms, "findings": [finding]}  # fmt: skip
+    record = {"format": 1, "metric": "retrieval P@1", "level": 0.95, "seeds": [0, 1],
+              "is_same_images": True, "num_queries": 50, "arms": arms,
+              "findings": [finding]}  # fmt: skip
     storage.write_json_atomic("ablations/v/results.json", record)
     storage.write_json_atomic("ablations/CURRENT.json", {"version": "v", "path": "v"})

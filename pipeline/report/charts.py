@@ -182,7 +182,7 @@ def intervals(
     }
     bars = [
         {
-            "name": names[i],
+            "name": "interval",  # series of one name have one colour
             "type": "line",
             "symbol": "rect",
             "symbolSize": [2, 12],
@@ -195,7 +195,7 @@ def intervals(
     option["yAxis"] |= {
         "data": list(names),
         "inverse": True,
-        "axisLabel": {"width": 220, "overflow": "break", "interval": 0},
+        "axisLabel": {"width": 110, "overflow": "break", "interval": 0, "lineHeight": 14},
     }
     return option
 

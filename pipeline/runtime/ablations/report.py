@@ -19,6 +19,8 @@ from pipeline.runtime.ablations.releases import HOME, ArmRelease
 from pipeline.runtime.ablations.runs import RunResult, Scores
 
 Record = dict[str, Any]
+FORMAT = 1
+"""Of results.json."""
 
 
 def record_of(
@@ -41,6 +43,7 @@ def record_of(
     if params.metric not in metrics:
         raise ValueError(f"ablations.metric = {params.metric!r}, expected one of {metrics}.")
     return {
+        "format": FORMAT,
         "metric": params.metric,
         "level": params.level,
         "seeds": list(params.seeds),

@@ -8,6 +8,7 @@ from pipeline.runtime.ablations.releases import HOME
 from pipeline.runtime.ablations.report import (
     ARM_HEADS,
     FINDING_HEADS,
+    FORMAT,
     arm_cells,
     finding_cells,
     notes,
@@ -25,14 +26,14 @@ def ablations(reading: Reading) -> View | None:
         return None
     path = f"{HOME}/{storage.read_json(f'{HOME}/{POINTER}')['path']}/results.json"
     record = storage.read_json(path)
-    if not record["findings"]:
+    if record["format"] != FORMAT or not record["findings"]:
         return None
     main = record["metric"]
-    claims = [finding["claim"] for finding in record["findings"]]
+    names = [finding["name"].replace("_", " ") for finding in record["findings"]]
     found = [finding["by_metric"][main] for finding in record["findings"]]
     values = [(f["value"], f["low"], f["high"]) for f in found]
     text = f"Difference of {main} with its interval; above 0 the claim holds. From {path}."
-    option = charts.intervals(claims, values, f"difference of {main}")
+    option = charts.intervals(names, values, f"difference of {main}")
     metrics = list(record["findings"][0]["by_metric"])
     rows = [(m, *cells) for m in metrics for cells in finding_cells(record, m)]
     columns = [Column(head, is_choice=head in _CHOICES) for head in ("metric", *FINDING_HEADS)]
@@ -43,7 +44,7 @@ def ablations(reading: Reading) -> View | None:
         "Ablations",
         " ".join(notes(record)),
         [
-            chart("findings", "Findings", text, option, 90 + 60 * len(claims)),
+            chart("findings", "Findings", text, option, 90 + 60 * len(names)),
             table("by-metric", "By metric", "Every finding by every metric.", columns, rows),
             table("arms", "Arms", about, heads, arm_cells(record)),
         ],
