@@ -54,6 +54,10 @@ class View:
     blocks: Sequence[Block]
     parts: Mapping[str, Value] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        names = [block.name for block in self.blocks]
+        assert len(set(names)) == len(names), f"view {self.name}: blocks {names}, a name twice"
+
 
 @dataclass(frozen=True)
 class Column:

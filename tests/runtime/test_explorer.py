@@ -116,8 +116,8 @@ def test_rejected_run_and_training(folder):
     training = value(folder, "training")
     assert training["loss"]["option"]["series"][0]["data"] == [[1.0, 3.0], [2.0, 2.0]]
     assert training["results"]["rows"][0][3:6] == [0.5, None, 0.75]
-    assert ["training, images a second", "99.50"] in training["speed"]["pairs"]
-    assert ["latency of one image, median, ms", "3.25"] in training["speed"]["pairs"]
+    assert ["training, images a second", "99.50"] in training["throughput"]["pairs"]
+    assert ["latency of one image, median, ms", "3.25"] in training["throughput"]["pairs"]
 
 
 def test_ablations_have_verdicts_and_intervals(folder):

@@ -96,4 +96,4 @@ def _speed(storage: Storage) -> Iterator[Block]:
     text = f"Measured on {found['device']}, warm-up excluded; differs from run to run. From {path}."
     pairs = [(title, f"{found[name]:,.2f}") for name, title in _SPEEDS]
     where = [(name, str(found[name])) for name in ("device", "threads", "batch")]
-    yield facts("speed", "Speed", text, [*pairs, *where])
+    yield facts("throughput", "Throughput and latency", text, [*pairs, *where])
