@@ -32,7 +32,7 @@ from benchmarks.label_world import (
 from pipeline.files.storage import Storage, open_storage
 from pipeline.kernels.hashing import bucket_of
 from pipeline.runtime.manifest import FileStats
-from pipeline.runtime.writer import ROW_GROUP_ROWS, _leaves, part_name, write_part
+from pipeline.runtime.writer import ROW_GROUP_ROWS, STORED_ROWS, _leaves, part_name, write_part
 from schemas.contract import Table
 from schemas.images import UNIQUE_IMAGES
 from schemas.ingested import ANNOTATIONS, IMAGES, TERMS
@@ -154,10 +154,18 @@ def plant_part(
     path = Path(storage.path(f"{table.name}/{name}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = batches[0].schema
-    repeating = [leaf for leaf in _leaves(schema) if leaf not in ONCE]
+    leaves = [leaf for leaf in _leaves(schema) if leaf not in table.stored]
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression=dict.fromkeys(leaves, "zstd") | dict.fromkeys(table.stored, "none"),
+        use_dictionary=[leaf for leaf in leaves if leaf not in ONCE],
+        write_statistics=leaves,
+        data_page_size=1 << 30 if table.stored else None,
+    ) as writer:
+        rows_a_group = STORED_ROWS if table.stored else ROW_GROUP_ROWS
+        writer.write_table(pa.concat_tables(batches), row_group_size=rows_a_group)
     totals: dict[str, int] = {}
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeating) as writer:
-        writer.write_table(pa.concat_tables(batches), row_group_size=ROW_GROUP_ROWS)
     for field in schema:
         if pa.types.is_list(field.type):
             lengths = (pc.sum(pc.list_value_length(rows[field.name])).as_py() for rows in batches)
