@@ -60,7 +60,7 @@ def run(size: Size) -> Measurement:
     """
     kept, rows = Kept(), sizes(SIZES[size])
     for count in rows:
-        if any(key_of(stage, count) not in kept for stage in STAGES):
+        if kept.lacks(key_of(stage, count) for stage in STAGES):
             with tempfile.TemporaryDirectory(prefix="bench-label-half-") as folder:
                 measure(count, BUCKET_IMAGES[size], folder, kept)
     found = [
@@ -83,7 +83,6 @@ def run(size: Size) -> Measurement:
         "images_a_bucket": BUCKET_IMAGES[size],
         "driver_memory": DRIVER_MEMORY,
         "cores": CORES,
-        "commits": kept.commits(),
     }
     return measurement(what, found)
 

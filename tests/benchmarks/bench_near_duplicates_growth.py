@@ -34,15 +34,15 @@ def run(size: Size) -> Measurement:
     """
     kept, rows = Kept(), sizes(SIZES[size])
     for count in rows:
-        if f"{STAGE}_{count}" not in kept:
+        if kept.lacks([f"{STAGE}_{count}"]):
             kept.add(f"{STAGE}_{count}", measured(count))
-    found = [Figure(STAGE, count, kept.figures[f"{STAGE}_{count}"]) for count in rows]
+    names = {count: f"{STAGE}_{count}" for count in rows}
+    found = [Figure(STAGE, n, kept.figures[name]) for n, name in names.items() if name in kept]
     what = {
         "size": size,
         "hashes": list(rows),
         "radius": RADIUS,
         "cores": systems.CORES,
-        "commits": kept.commits(),
     }
     more = {
         name: {str(f.rows): f.values[name] for f in found} for name in ("tables", "pairs", "recall")

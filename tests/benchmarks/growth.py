@@ -26,7 +26,7 @@ class Figure(NamedTuple):
     Attributes:
         stage: its name.
         rows: images or hashes of the corpus it ran on.
-        values: seconds, peak_mib, task_mib and those of ``COSTS``.
+        values: seconds, peak_mib, task_mib, commit and those of ``COSTS``.
     """
 
     stage: str
@@ -83,6 +83,7 @@ def measurement(
             "exponents_seconds": {stage: exponents(of("seconds", stage)) for stage in stages},
             "exponents_cpu_seconds": {s: exponents(of("cpu_seconds", s)) for s in stages},
             **costs,
+            "commits": {f"{f.stage}_{f.rows}": f.values["commit"] for f in found},
             **(more or {}),
         },
         peak_mib=peak,

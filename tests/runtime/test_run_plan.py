@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -151,21 +152,31 @@ def test_every_measured_rate_names_its_benchmark_and_commit():
     measured = [known for known in load_rates() if not known.is_stated]
     assert len(measured) > 5
     for known in measured:
-        bench = known.source.split("/")[0]
-        assert any(c in known.source for c in (found[bench]["commit"], *commits(found[bench])))
+        bench, system = known.source.split(" at ")[0].split("/")
+        commits = found[bench]["quality"].get("commits", {})
+        assert f" at {commits.get(system, found[bench]['commit'])}, " in known.source
+        assert system in found[bench]["seconds"]
 
 
-def commits(record):
-    return record["size"].get("commits", [])
-
-
-@pytest.mark.parametrize(("stage", "core_hours", "text"), STATED)
-def test_what_is_stated_stands_in_the_docstring(stage, core_hours, text):
+@pytest.mark.parametrize(("stage", "core_hours", "shuffled", "texts"), STATED)
+def test_what_is_stated_stands_in_the_docstring(stage, core_hours, shuffled, texts):
     words = " ".join((HERE / f"pipeline/stages/{stage}.py").read_text().split())
-    assert text in words
+    assert all(text in words for text in texts)
     assert core_hours > 0
+    assert shuffled is None or shuffled >= 0
 
 
 def test_every_rate_is_of_a_stage():
     stages = {path.stem for path in (HERE / "pipeline/stages").glob("*.py")}
     assert {known.stage for known in load_rates()} <= stages
+
+
+def test_readme_shows_what_the_command_prints(capsys):
+    readme = (HERE / "README.md").read_text()
+    section = readme.split("## What a billion images cost")[1].split("\n## ")[0]
+    asked, shown = re.findall(r"```\n(.*?)```", section, re.S)
+    options = re.search(r'ARGS="(.*)"', asked).group(1).split()
+    run_plan(parse("", options))
+    told = capsys.readouterr().out.splitlines()
+    assert len(shown.splitlines()) > 10
+    assert not [line for line in shown.splitlines() if line not in told]
