@@ -112,6 +112,9 @@ def session_options(
         "spark.app.name": app_name,
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        # Spark takes the output of a scan for as small as its list of files, and would collect a
+        # table of all images to the driver to broadcast it. Stages say themselves what is small.
+        "spark.sql.autoBroadcastJoinThreshold": "-1",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(settings.arrow_batch_rows),
         "spark.sql.ansi.enabled": "true",
