@@ -7,8 +7,8 @@ while the corpus grows. Ten candidate annotations an image at every size. Stages
 are measured (`kept`). CPU seconds are of all processes; they say more than those of the clock where
 others use the machine. There are no peers here: bench_label_images has those of label mapping.
 
-The shard plan shuffles some 1 KB an image, which the disk of this machine does not hold at 100M
-images: there it gets those buckets of the same tables that hold ``MOST_IMAGES``.
+The shard plan shuffles some 0.5 KB an image beside its tables, and the folder is to stay below 45
+GB: at 100M images it gets those buckets of the same tables that hold ``MOST_IMAGES``.
 """
 
 from __future__ import annotations
