@@ -30,7 +30,7 @@ STAGES := $(patsubst jobs/%.py,%,$(shell grep -lE '^ +run_job\b' jobs/*.py 2>/de
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo pipeline tables test test-faults test-layouts test-standalone test-fast lint format import pretrain dry_run evaluate ablations report compare_variants fit_pair_model verify_release reissue_release \
+.PHONY: help env demo pipeline tables test test-faults test-layouts test-standalone test-fast lint format import plan_run pretrain dry_run evaluate ablations report compare_variants fit_pair_model verify_release reissue_release \
 	notebooks bench dist dist-env \
 	dist-env-full demo_corpus gc lock clean check-disk $(STAGES)
 
@@ -50,6 +50,9 @@ pipeline: env ## the whole chain of stages, on a cluster with SUBMIT
 
 import: env ## your files to a first release: SOURCE=folder ROOT=... ARGS="--tables-only" (tars, pictures, Parquet)
 	@$(PY) jobs/import_images.py --source "$(SOURCE)" --root $(ROOT) $(ARGS)
+
+plan_run: env ## what the chain would cost at any size, from measured rates: ARGS="--images 1.329e9 --cores 1024"
+	@$(PY) jobs/plan_run.py $(ARGS)
 
 $(STAGES): %: jobs/%.py env
 	@$(SUBMIT) $< --preset $(PRESET) --root $(ROOT) $(ARGS)

@@ -31,18 +31,31 @@ def ours(table: str, radius: int, scratch: str) -> tuple[float, NDArray[np.int64
         radius: bits.
         scratch: folder for what the stage materialises and for the result.
     """
+    seconds, found, _ = ours_with_costs(table, radius, scratch)
+    return seconds, found
+
+
+def ours_with_costs(
+    table: str, radius: int, scratch: str
+) -> tuple[float, NDArray[np.int64], dict[str, float]]:
+    """As `ours`, with what the search shuffled and spilled (bytes), its CPU seconds, and the bytes
+    of the pairs."""
+    from benchmarks.spark_costs import costs_of
     from pipeline.config.images import NearDuplicateParams
     from pipeline.stages.hash_pairs import perceptual_pairs
 
     spark = _session(scratch)
     fingerprints = spark.read.parquet(f"file://{table}")
     ctx = _context(spark, table, scratch, fingerprints)
-    started = time.perf_counter()
+    before, started = costs_of(spark), time.perf_counter()
     pairs = perceptual_pairs(fingerprints, NearDuplicateParams(max_hamming=radius), ctx)
     pairs.select("image_id_a", "image_id_b", "distance").write.parquet(f"file://{scratch}/pairs")
     seconds = time.perf_counter() - started
+    costs: dict[str, float] = costs_of(spark).since(before)._asdict()
     spark.stop()
-    return seconds, _written_pairs(scratch)
+    parts = Path(scratch, "pairs").glob("*.parquet")
+    costs["output_bytes"] = sum(part.stat().st_size for part in parts)
+    return seconds, _written_pairs(scratch), costs
 
 
 def spark_sql(table: str, radius: int, scratch: str, keys: str) -> tuple[float, NDArray[np.int64]]:

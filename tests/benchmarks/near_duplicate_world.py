@@ -16,7 +16,8 @@ from pipeline.kernels.vectors import from_matrix, l2_normalise, row_products
 PLANTED_SHARE = 20
 """One row in so many has a planted partner."""
 ROW_GROUP, NUM_FILES = 1 << 18, 8
-_BLOCK = 1 << 17
+_BLOCK, _NAMED = 1 << 17, 1 << 24
+"""Rows that are drawn and named at once."""
 
 
 def plant_hashes(path: str, count: int, radius: int, hot: int = 0) -> NDArray[np.int64]:
@@ -127,7 +128,9 @@ def _write(rows: pa.Table, folder: str) -> None:
         pq.write_table(part, path, row_group_size=ROW_GROUP, use_dictionary=False)
 
 
-def _names(count: int) -> pa.Array:
+def _names(count: int) -> pa.ChunkedArray:
     """Positions as identifiers whose order is that of the numbers."""
     width = len(str(count))
-    return pa.compute.utf8_lpad(pa.array(np.arange(count)).cast(pa.string()), width, "0")
+    numbers = (np.arange(at, min(at + _NAMED, count)) for at in range(0, count, _NAMED))
+    texts = (pa.array(part).cast(pa.string()) for part in numbers)
+    return pa.chunked_array([pa.compute.utf8_lpad(part, width, "0") for part in texts])
