@@ -87,7 +87,7 @@ def _sections(updates: int, seeds: tuple[int, ...]) -> dict[str, object]:
         "select_annotations": {"min_confidence": 0.3},
         "sample_concreteness": {"min_confidence": 0.3, "pool_size": 3000},
         "score_concreteness": {"min_positives": 10},
-        "select_visual_terms": {"boundary": 0.7},
+        "select_visual_terms": {"boundary": _BOUNDARY},
         "cluster_terms": {"terms_per_cluster": 3},
         "freeze_labels": {"min_images_per_label": 3},
         "assign_shards": {"samples_per_shard": 1000},
@@ -96,9 +96,9 @@ def _sections(updates: int, seeds: tuple[int, ...]) -> dict[str, object]:
                 "name": "vit_tiny_patch16_224",
                 "image_size": 32,
                 "patch_size": 4,
-                "width": 96,
+                "width": 64,
                 "depth": 4,
-                "heads": 3,
+                "heads": 2,
             },
             "data": {
                 "global_batch": 64,
@@ -132,5 +132,8 @@ def _sections(updates: int, seeds: tuple[int, ...]) -> dict[str, object]:
     }
 
 
+_BOUNDARY = 0.58
+"""Half of a photo's keywords are planted noise, so a term's classifier is right less often: 0.58
+keeps 328 of the 380 search terms that were scored, and 6 of the 164 words that name no thing."""
 _PROBE = {"inverse_penalties": [0.01, 0.1], "max_iterations": 100}
 """A hundred classes and 1,500 support photos: the whole grid would take longer than a training."""
