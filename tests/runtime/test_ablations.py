@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -138,6 +141,38 @@ def test_a_run_that_was_stopped_says_so(tasks, monkeypatch):
     monkeypatch.setattr("pipeline.runtime.ablations.runs.pretrain", lambda *_: Stopped())
     with pytest.raises(ValueError, match=r"somewhere: stopped after 3 updates\. Run again"):
         run_task(tasks[0])
+
+
+STOPPED = """
+import sys
+from pipeline.config.evaluate import EvaluateParams
+from pipeline.config.train import TrainParams
+from pipeline.runtime.ablations.runs import RunTask, run_tasks
+from planted_release import recipe
+
+if __name__ == "__main__":
+    release, out = sys.argv[1:]
+    params = [TrainParams.model_validate(recipe(100_000, seed)) for seed in range(5)]
+    tasks = [RunTask(p, release, out, (), EvaluateParams()) for p in params]
+    run_tasks(tasks, 2, lambda *_: None)
+"""
+
+
+def test_a_stopped_call_leaves_checkpoints_and_no_process(release, tmp_path):
+    script, out = tmp_path / "stopped.py", tmp_path / "out"
+    script.write_text(STOPPED)
+    caller = psutil.Popen([sys.executable, str(script), str(release), str(out)])
+    until = time.monotonic() + 120
+    while len(list(out.glob("*/log.jsonl"))) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    children = caller.children(recursive=True)
+    caller.terminate()
+    assert caller.wait(60) != 0
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    assert len(list(out.glob("*"))) == 2  # no third run was begun
+    assert len(list(out.glob("*/checkpoints/*.pt"))) == 2
 
 
 def given_record(metric="m"):

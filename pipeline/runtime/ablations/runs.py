@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -109,11 +110,16 @@ def run_tasks(
     # Spawned: a fork would copy the locks of Arrow's and torch's threads.
     context = multiprocessing.get_context("spawn")
     with _children_stopped(), ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(run_task, task): name for name, task in distinct.items()}
+        waiting = iter(distinct.items())
+        running: dict[Future[RunResult], str] = {}
         try:
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                tell(len(results), len(distinct))
+            # No more than are at work: a pool hands out what it was given, stopped or not.
+            while len(results) < len(distinct):
+                for name, task in itertools.islice(waiting, processes - len(running)):
+                    running[pool.submit(run_task, task)] = name
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    results[running.pop(future)] = future.result()
+                    tell(len(results), len(distinct))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
