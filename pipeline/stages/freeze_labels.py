@@ -1,7 +1,8 @@
 """The frozen label map and the images that carry its labels (SPEC M4).
 
-Cost at 1.329 billion images: one join by image_id (about 80 GB shuffled), materialised once; counts
-reduce to 34,000 rows; ids are mapped by one broadcast array, without an explode of the output.
+Cost at 1.329 billion images: one join by image_id (130 GB shuffled: 100 bytes an image, measured at
+10 million), materialised once; counts reduce to 34,000 rows; ids are mapped by one broadcast array,
+without an explode of the output.
 """
 
 from __future__ import annotations
