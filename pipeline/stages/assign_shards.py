@@ -47,7 +47,8 @@ def assign_shards(
 
     Cost at 1.329 billion images: `samples` is scanned for the range sums (copies only), then four
     shuffles of rows of some 250 bytes: the join of the inputs, the ranges, the order inside shards,
-    the files. Compressed they are 540 bytes an image in all (measured at 10 million), 715 GB. Image bytes are not touched. Per task memory: Spark's sort, spilling.
+    the files. Compressed they are 540 bytes an image in all (measured at 10 million), 715 GB.
+    Image bytes are not touched. Per task memory: Spark's sort, spilling.
     Source: SPEC W2.
     """
     places = ctx.scan(images, _IMAGE_COLUMNS, _as_they_are, _PLACES_DDL, _STORED)
