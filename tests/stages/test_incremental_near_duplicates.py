@@ -146,7 +146,7 @@ class Root:
 
 
 def fields_of(caplog, message):
-    return [record.fields for record in caplog.records if record.message == message]
+    return [record.fields for record in caplog.records if record.getMessage() == message]
 
 
 def num_hash_pairs(now, then):

@@ -85,7 +85,7 @@ def test_a_later_run_has_the_bytes_of_judging_all(spark, tmp_path, caplog):
     assert min(table.num_rows for table in rows.values()) > 3
     with caplog.at_level("INFO"):
         found = run(spark, tmp_path / "kept", later)
-    told = [r.fields for r in caplog.records if r.message == "judgements_incremental"]
+    told = [r.fields for r in caplog.records if r.getMessage() == "judgements_incremental"]
     # Of ten old pairs those of i03 (two), i06 (two) and i09 (two) have a changed picture.
     expected = {"images_new_or_changed": 3, "images_gone_or_changed": 4}
     assert told == [expected | {"judgements_taken_over": 4}]
@@ -103,5 +103,5 @@ def test_another_model_judges_all_anew(caplog):
 
     with caplog.at_level("INFO"):
         assert known_judgements(None, True, Other(), None) is None
-    told = [r.fields for r in caplog.records if r.message == "judgements_from_scratch"]
+    told = [r.fields for r in caplog.records if r.getMessage() == "judgements_from_scratch"]
     assert told == [{"reason": "another model"}]
