@@ -21,7 +21,7 @@ export PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}{packages}"
 exec "{python}" -S "$@"
 """
 
-QUICK_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+QUICK_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 """Options of a Java that does not live long, among several on few cores."""
 
 

@@ -9,8 +9,10 @@ can find those of another interest. Queries are photos of the test part with the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +79,7 @@ class PhotoWorld:
 
 
 def make_photo_world(
-    folder: Path, num_images: int, num_queries: int, sections: dict[str, object], seed: int = 0
+    folder: Path, num_images: int, num_queries: int, sections: Mapping[str, Any], seed: int = 0
 ) -> PhotoWorld:
     """Write the tables and a preset.
 
@@ -155,8 +157,7 @@ def make_photo_world(
             "bytes": queries["image"].tolist(),
         },
     )
-    ablations = {**dict(sections.get("ablations") or {})}  # type: ignore[call-overload]
-    ablations["tagged"] = [{"name": "classes", **tagged}]
+    ablations = {**sections.get("ablations", {}), "tagged": [{"name": "classes", **tagged}]}
     preset = folder / "photos.yaml"
     preset.write_text(yaml.safe_dump({**sections, "inputs": inputs, "ablations": ablations}))
     return PhotoWorld(preset, len(corpus), len(queries), numbers)
