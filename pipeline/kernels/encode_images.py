@@ -2,9 +2,11 @@
 
 Every forward pass has the same shape: the last batch is filled up with empty pictures. Measured on
 CPU (torch 2.14, oneDNN, AVX-512): a picture's vector depends on the size of its batch (2e-5, other
-convolution kernels are chosen), but neither on its place in the batch nor on its neighbours. With
-the size fixed, the same picture gets the same bits however rows are cut into files and tasks.
-Another processor, torch or device may change the last bits.
+convolution kernels are chosen), but not on its neighbours. On its place it depends where a map of
+the whole batch does not fill vector registers: torch computes the rest of a SiLU or GELU one value
+at a time, with another exponential. Such a batch size is refused. With the size fixed, the same
+picture then gets the same bits however rows are cut into files and tasks. Another processor, torch
+or device may change the last bits.
 
 torch is imported when an encoder is loaded: clusters that bring their embeddings do without it.
 
@@ -53,15 +55,21 @@ class ImageEncoder:
         """Args:
         model: float32 (n, 3, image_size, image_size) -> (n, d); put into eval mode here.
         preprocess: RGB picture of any size -> float32 (3, image_size, image_size).
+
+        Raises:
+            ValueError: with this batch size a vector would depend on its picture's place.
         """
         import torch
+
+        from pipeline.kernels.image_models import checked_lanes
 
         layout = torch.channels_last if device == "cpu" else torch.contiguous_format
         model = model.eval().requires_grad_(False).to(device)
         self._model = model.to(memory_format=layout)
         self._preprocess, self._device, self._layout = preprocess, device, layout
         self.image_size, self.batch_size = image_size, batch_size
-        self.dimension = int(self._forward([]).shape[1])
+        with checked_lanes(self._model):
+            self.dimension = int(self._forward([]).shape[1])
 
     def encode(self, images: Iterable[Picture]) -> NDArray[np.float32]:
         """Embed pictures; holds one batch of them at a time.

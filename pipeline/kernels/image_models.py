@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,49 @@ _NORM_OF = {
     "_project_conv": "_bn2",
 }
 """Convolution of the packaged model -> the batch norm that follows it."""
+
+
+_LANES = 32
+"""float32 values that torch's elementwise loops take at once: two registers of AVX-512."""
+_PIECEWISE_LINEAR = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh)
+"""Activations that round alike in a register and alone."""
+
+
+@contextlib.contextmanager
+def checked_lanes(model: nn.Module) -> Iterator[None]:
+    """Refuse forward passes whose vectors would depend on a picture's place in the batch.
+
+    torch computes what is left of a map after its last full step one value at a time, with another
+    exponential than in registers.
+
+    Raises:
+        ValueError: an activation over a number of values that is not a multiple of the step.
+    """
+    threads = torch.get_num_threads()
+    step = _LANES * math.lcm(*range(1, threads + 1))  # each thread takes an equal part of a map
+
+    def check(layer: nn.Module, inputs: tuple[Tensor], _: object) -> None:
+        shape = tuple(inputs[0].shape)
+        left = math.prod(shape) % step
+        if left and inputs[0].device.type == "cpu":
+            expected = step // math.gcd(step, math.prod(shape[1:]))
+            raise ValueError(
+                f"batch size {shape[0]}: {type(layer).__name__} of {' x '.join(map(str, shape))} "
+                f"values, {left} more than full steps of {step} (threads = {threads}): vectors "
+                f"would depend on the place in the batch. Expected a multiple of {expected}."
+            )
+
+    activations = [
+        layer
+        for layer in model.modules()
+        if "activation" in type(layer).__module__ and not isinstance(layer, _PIECEWISE_LINEAR)
+    ]
+    hooks = [layer.register_forward_hook(check) for layer in activations]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _PooledFeatures(nn.Module):

@@ -33,7 +33,7 @@ def pictures(count, size=(40, 30), seed=0):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load_image_encoder(TINY, 32, batch_size=4)
+    return load_image_encoder(TINY, 32, batch_size=8)
 
 
 @given(
@@ -48,6 +48,18 @@ def test_bits_do_not_depend_on_neighbours_order_or_cuts(tiny, order, cuts):
     bounds = [0, *sorted(cuts), 11]
     parts = [tiny.encode(shuffled[a:b]) for a, b in itertools.pairwise(bounds)]
     np.testing.assert_array_equal(np.concatenate(parts), expected[list(order)])
+
+
+def test_places_that_would_differ_in_their_last_bits_are_refused(one_thread):
+    message = (
+        r"batch size 4: SiLU of 4 x 12 x 1 x 1 values, 16 more than full steps of 32 "
+        r"\(threads = 1\).* Expected a multiple of 8\."
+    )
+    with pytest.raises(ValueError, match=message):
+        load_image_encoder(TINY, 32, batch_size=4)
+    message = r"full steps of 192 \(threads = 3\).* Expected a multiple of 3\."
+    with pytest.raises(ValueError, match=message):
+        load_image_encoder(TINY, 32, batch_size=8, threads=3)
 
 
 def test_vectors_differ_and_have_the_stated_width(tiny):
@@ -71,9 +83,9 @@ def test_pictures_are_consumed_a_batch_at_a_time(tiny):
     drawn = []
 
     def stream():
-        for i, picture in enumerate(pictures(9)):
-            if i == 8:
-                assert passes == [4, 4], "two full batches went through before the ninth picture"
+        for i, picture in enumerate(pictures(17)):
+            if i == 16:
+                assert passes == [8, 8], "two full batches went through before the last picture"
             drawn.append(i)
             yield picture
 
@@ -84,7 +96,7 @@ def test_pictures_are_consumed_a_batch_at_a_time(tiny):
         tiny.encode(stream())
     finally:
         tiny._forward = forward
-    assert passes == [4, 4, 1]
+    assert passes == [8, 8, 1]
 
 
 def test_transparency_becomes_white():
@@ -105,7 +117,7 @@ def test_checkpoint_of_a_whole_model_gives_its_features(tmp_path, suffix):
         model = timm.create_model("test_efficientnet", num_classes=7).eval()
     path = tmp_path / f"w.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(model.state_dict(), path)
-    encoder = load_image_encoder(f"timm:test_efficientnet@{path}", 32, batch_size=2)
+    encoder = load_image_encoder(f"timm:test_efficientnet@{path}", 32, batch_size=8)
     data = timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=model)
     transform = timm.data.create_transform(**data)
     pixels = torch.stack([transform(Image.fromarray(p)) for p in pictures(2)])

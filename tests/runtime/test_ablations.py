@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -158,13 +159,17 @@ if __name__ == "__main__":
 """
 
 
-def test_a_stopped_call_leaves_checkpoints_and_no_process(release, tmp_path):
+def test_a_stopped_call_leaves_checkpoints_and_no_process(release, repository, tmp_path):
     script, out = tmp_path / "stopped.py", tmp_path / "out"
     script.write_text(STOPPED)
-    caller = psutil.Popen([sys.executable, str(script), str(release), str(out)])
+    paths = os.pathsep.join((str(repository), str(repository / "tests")))
+    caller = psutil.Popen(
+        [sys.executable, str(script), str(release), str(out)],
+        env=os.environ | {"PYTHONPATH": paths},
+    )
     until = time.monotonic() + 120
     while len(list(out.glob("*/log.jsonl"))) < 2:
-        assert time.monotonic() < until
+        assert caller.poll() is None and time.monotonic() < until
         time.sleep(0.2)
     children = caller.children(recursive=True)
     caller.terminate()

@@ -35,7 +35,7 @@ from pipeline.stages import (
 from pipeline.stages.embed_terms import CACHE_FOLDER
 from schemas import ALL
 
-TINY = EmbedImagesParams(model="timm:test_efficientnet?random=3", image_size=32, batch_size=4)
+TINY = EmbedImagesParams(model="timm:test_efficientnet?random=3", image_size=32, batch_size=8)
 TEXTS = EmbedTextsParams(batch_tokens=64)
 IDS = [f"i{i:02d}" for i in range(12)]
 needs_package = pytest.mark.skipif(
