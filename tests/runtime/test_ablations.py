@@ -169,7 +169,8 @@ def test_a_stopped_call_leaves_checkpoints_and_no_process(release, repository, t
     )
     until = time.monotonic() + 120
     while len(list(out.glob("*/log.jsonl"))) < 2:
-        assert caller.poll() is None and time.monotonic() < until
+        assert caller.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.2)
     children = caller.children(recursive=True)
     caller.terminate()
