@@ -1,5 +1,7 @@
 """Progress of a chain of stages: a live view with time left on a terminal, log lines elsewhere.
 
+There is a line where a stage begins and ends, and at most one a minute in between.
+
 Time left comes from weights: the seconds that each stage took the last time where they are known
 (the caller keeps them), equal weights otherwise; the share of the weights done so far is taken for
 the share of the time.
@@ -31,6 +33,9 @@ _MARK: dict[Status, tuple[str, str]] = {
 }
 
 
+_SECONDS_BETWEEN_LINES = 60
+
+
 class Progress:
     """Where a chain of stages is. Use as a context manager around the chain.
 
@@ -60,6 +65,7 @@ class Progress:
         self._running: str | None = None
         self._started = clock()
         self._stage_started = self._started
+        self._told = self._started
         self._console = Console(file=stream)
         self._is_live = self._console.is_terminal if is_live is None else is_live
         self._live: Live | None = None
@@ -103,6 +109,8 @@ class Progress:
         """
         if total > 0:
             self._share[stage] = min(1.0, done / total)
+            if self._clock() - self._told >= _SECONDS_BETWEEN_LINES:
+                self._tell("stage_running", stage, share=round(self._share[stage], 3))
 
     def finish(self, stage: str, status: Status = "done", note: str = "") -> None:
         """A stage ended.
@@ -150,6 +158,7 @@ class Progress:
     def _tell(self, name: str, stage: str, **fields: object) -> None:
         if self._is_live:
             return
+        self._told = self._clock()
         position = list(self._status).index(stage) + 1
         left = self.seconds_left()
         if left is not None:

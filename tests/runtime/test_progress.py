@@ -73,6 +73,21 @@ def test_current_stages_are_no_measure_of_speed() -> None:
     assert progress.seconds_left() == pytest.approx(7)
 
 
+def test_a_long_stage_tells_its_share_once_a_minute(lines: io.StringIO) -> None:
+    clock = Clock()
+    with Progress(["a"], is_live=False, clock=clock) as progress:
+        progress.start("a")
+        for done in range(1, 11):
+            clock.now += 25
+            progress.update("a", done, 20)
+    told = [line for line in lines.getvalue().splitlines() if "event=stage_running" in line]
+    assert [line.partition("share=")[2] for line in told] == [
+        "0.15 seconds_left=425",
+        "0.3 seconds_left=350",
+        "0.45 seconds_left=275",
+    ]
+
+
 def test_away_from_a_terminal_there_are_lines(lines: io.StringIO) -> None:
     clock = Clock()
     with Progress(["a", "b"], is_live=False, clock=clock) as progress:

@@ -47,7 +47,7 @@ def compare_arms(config: RunConfig, storage: Storage, session: Session) -> tuple
         session: called only where a stage of an arm is to run.
     """
     params = config.ablations
-    with Progress([_RELEASES, _QUERIES, _TRAIN]) as progress:
+    with Progress([_RELEASES, _QUERIES]) as progress:
         progress.start(_RELEASES)
         arms = arm_releases(
             config, storage, session, lambda *done: progress.update(_RELEASES, *done)
@@ -56,18 +56,20 @@ def compare_arms(config: RunConfig, storage: Storage, session: Session) -> tuple
         progress.start(_QUERIES)
         sets = query_sets(config, storage, arms)
         progress.finish(_QUERIES, note=", ".join(s.name for s in sets))
+    tasks = [
+        RunTask(
+            train=arm.config.train.model_copy(update={"seed": seed}),
+            release=arm.uri,
+            out=f"{storage.uri}/{HOME}/runs",
+            sets=sets,
+            evaluate=params.evaluate,
+        )
+        for arm in arms.values()
+        for seed in params.seeds
+    ]
+    # Of its own: the seconds before say nothing of how long trainings take.
+    with Progress([_TRAIN]) as progress:
         progress.start(_TRAIN)
-        tasks = [
-            RunTask(
-                train=arm.config.train.model_copy(update={"seed": seed}),
-                release=arm.uri,
-                out=f"{storage.uri}/{HOME}/runs",
-                sets=sets,
-                evaluate=params.evaluate,
-            )
-            for arm in arms.values()
-            for seed in params.seeds
-        ]
         results = run_tasks(tasks, params.processes, lambda *done: progress.update(_TRAIN, *done))
         progress.finish(_TRAIN, note=f"{len({task.identity for task in tasks})} runs")
     num = len(params.seeds)
