@@ -96,7 +96,7 @@ class PartWriter:
         self._sink = FileSink(self._storage, f"{self._folder}/{self._name}")
         stored = self._table.stored
         # Paths of columns are those of their leaves, which only Parquet's own schema tells.
-        leaves = _leaves(schema) if stored else []
+        leaves = leaves_of(schema) if stored else []
         kept = [leaf for leaf in leaves if leaf not in stored]
         self._writer = pq.ParquetWriter(
             self._sink.as_file(),
@@ -183,7 +183,7 @@ def _empty(table: Table) -> pa.Table:
     return table.empty()
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
+def leaves_of(schema: pa.Schema) -> list[str]:
     """Paths of Parquet's columns."""
     out = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), out)

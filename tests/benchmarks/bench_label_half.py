@@ -22,7 +22,7 @@ from benchmarks.harness import Measurement, Size, in_process, say
 from benchmarks.kept import Kept, sizes
 from benchmarks.label_half_systems import CORES, DRIVER_MEMORY, StageRun, drop_tables, run_stage
 from benchmarks.label_half_world import ALIASES, FOREIGN, SENSITIVE, UNIQUE, make_world
-from benchmarks.label_world import NUM_CLUSTERS, NUM_TERMS, World, _manifest
+from benchmarks.label_world import NUM_CLUSTERS, NUM_TERMS, World, manifest_of
 
 IS_LONG = True
 SIZES = {"full": (1_000_000, 10_000_000, 100_000_000), "small": (4_000, 20_000)}
@@ -138,7 +138,7 @@ def first_images(world: World, most: int) -> tuple[World, int]:
     for name, table in world.tables.items():
         if table.num_buckets > 1:
             files = [file for file in table.files if file.bucket < num_buckets]
-            fewer = _manifest(name, files)
+            fewer = manifest_of(name, files)
             table = table.model_copy(
                 update={"files": files, "num_rows": fewer.num_rows, "totals": fewer.totals}
             )

@@ -8,9 +8,8 @@ digests 64, so that neither compresses better than real ones.
 
 from __future__ import annotations
 
-import multiprocessing
+import itertools
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,16 @@ from benchmarks.label_world import (
     NUM_TERMS,
     SEED,
     World,
-    _annotations,
-    _interests,
-    _manifest,
-    _rows,
-    _small_tables,
+    draw_annotations,
+    draw_interests,
+    rows_of,
+    small_tables,
+    write_buckets,
 )
 from pipeline.files.storage import Storage, open_storage
 from pipeline.kernels.hashing import bucket_of
 from pipeline.runtime.manifest import FileStats
-from pipeline.runtime.writer import ROW_GROUP_ROWS, STORED_ROWS, _leaves, part_name, write_part
+from pipeline.runtime.writer import ROW_GROUP_ROWS, STORED_ROWS, leaves_of, part_name, write_part
 from schemas.contract import Table
 from schemas.images import UNIQUE_IMAGES
 from schemas.ingested import ANNOTATIONS, IMAGES, TERMS
@@ -59,21 +58,11 @@ def make_world(root: str, num_images: int, num_buckets: int, num_processes: int)
         num_processes: that draw and write.
     """
     storage = open_storage(root)
-    small = [*_small_tables(), (TERMS, _terms())]
+    small = [*small_tables(), (TERMS, _terms())]
     files = {t.name: [write_part(storage, t.name, t, 0, 1, rows)] for t, rows in small}
     ids, starts = _ids_by_bucket(num_images, num_buckets)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context) as pool:
-        jobs = [
-            pool.submit(_write_bucket, storage, b, num_buckets, ids[starts[b] : starts[b + 1]])
-            for b in range(num_buckets)
-        ]
-        for job in jobs:
-            for name, stats in job.result().items():
-                files.setdefault(name, []).append(stats)
-    breaches = [b for parts in files.values() for f in parts for b in f.breaches]
-    assert not breaches, breaches
-    tables = {name: _manifest(name, found) for name, found in files.items()}
+    parts = [ids[start:end] for start, end in itertools.pairwise(starts)]
+    tables = write_buckets(_write_bucket, storage, parts, num_processes, files)
     return World(root, tables, tables["annotations"].totals["annotations"])
 
 
@@ -84,7 +73,7 @@ def _terms() -> pa.Table:
     is_alias = rng.random(NUM_TERMS) < ALIASES
     is_alias &= term_id % 2 == 1  # the term before is none
     canonical = term_id - is_alias
-    return _rows(
+    return rows_of(
         TERMS,
         term_id=term_id,
         text=[f"term {number}" for number in range(NUM_TERMS)],
@@ -131,12 +120,12 @@ def _write_bucket(
     }
     for start in range(0, len(ids), CHUNK):
         names = _hex(ids[start : start + CHUNK])
-        interests, own = _interests(rng, len(names))
+        interests, own = draw_interests(rng, len(names))
         tables[IMAGES].append(_images(names))
         found = pa.table([names, interests], schema=IMAGE_INTERESTS.arrow_schema)
         tables[IMAGE_INTERESTS].append(found)
         annotated = pa.array(rng.random(len(names)) >= UNANNOTATED)
-        found = pa.table([names, _annotations(rng, own)], schema=ANNOTATIONS.arrow_schema)
+        found = pa.table([names, draw_annotations(rng, own)], schema=ANNOTATIONS.arrow_schema)
         tables[ANNOTATIONS].append(found.filter(annotated))
         unique = names.filter(pa.array(rng.random(len(names)) < UNIQUE))
         tables[UNIQUE_IMAGES].append(_unique(rng, unique))
@@ -154,7 +143,7 @@ def plant_part(
     path = Path(storage.path(f"{table.name}/{name}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = batches[0].schema
-    leaves = [leaf for leaf in _leaves(schema) if leaf not in table.stored]
+    leaves = [leaf for leaf in leaves_of(schema) if leaf not in table.stored]
     with pq.ParquetWriter(
         path,
         schema,

@@ -7,8 +7,10 @@ the restriction to interests takes some labels and leaves some, as in the paper.
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,7 +88,7 @@ def make_world(root: str, num_images: int, num_buckets: int, num_processes: int)
     """
     storage = open_storage(root)
     files = {table.name: [write_part(storage, table.name, table, 0, 1, rows)]
-             for table, rows in _small_tables()}  # fmt: skip
+             for table, rows in small_tables()}  # fmt: skip
     raw = np.random.default_rng(SEED).integers(0, 2**64, (num_images, 2), np.uint64)
     ids = np.frombuffer(raw.tobytes().hex().encode(), "S32")
     ids = np.unique(ids)
@@ -94,22 +96,43 @@ def make_world(root: str, num_images: int, num_buckets: int, num_processes: int)
     buckets = bucket_of(pa.array(ids.astype("U32")), num_buckets)
     order = np.argsort(buckets, kind="stable")  # inside a bucket by identifier, as they stand
     parts = np.split(ids[order], np.cumsum(np.bincount(buckets, minlength=num_buckets))[:-1])
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context) as pool:
-        jobs = [
-            pool.submit(_write_bucket, storage, bucket, num_buckets, part)
-            for bucket, part in enumerate(parts)
-        ]
-        for job in jobs:
-            for name, stats in job.result().items():
-                files.setdefault(name, []).append(stats)
-    breaches = [b for parts in files.values() for f in parts for b in f.breaches]
-    assert not breaches, breaches
-    tables = {name: _manifest(name, found) for name, found in files.items()}
+    tables = write_buckets(_write_bucket, storage, parts, num_processes, files)
     return World(root, tables, tables["selected_annotations"].totals["annotations"])
 
 
-def _small_tables() -> list[tuple[Table, pa.Table]]:
+def write_buckets(
+    write: Callable[[Storage, int, int, Any], dict[str, FileStats]],
+    storage: Storage,
+    parts: Sequence[Any],
+    num_processes: int,
+    files: dict[str, list[FileStats]],
+) -> dict[str, TableManifest]:
+    """Write the buckets of a world, several at once.
+
+    Args:
+        write: a module's function, from storage, bucket, number of buckets and the bucket's part to
+            the file of each table.
+        storage: of the world.
+        parts: one a bucket.
+        num_processes: that write.
+        files: of the tables of one file.
+
+    Returns:
+        table name -> its manifest.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context) as pool:
+        jobs = [pool.submit(write, storage, b, len(parts), part) for b, part in enumerate(parts)]
+        for job in jobs:
+            for name, stats in job.result().items():
+                files.setdefault(name, []).append(stats)
+    breaches = [b for found in files.values() for f in found for b in f.breaches]
+    assert not breaches, breaches
+    return {name: manifest_of(name, found) for name, found in files.items()}
+
+
+def small_tables() -> list[tuple[Table, pa.Table]]:
+    """Dictionary, clusters and interests."""
     rng = np.random.default_rng(SEED)
     visual = np.flatnonzero(rng.random(NUM_TERMS) < VISUAL_SHARE)
     # Clusters c and terms t belong to interest c % 24 and t % 24; a second cluster to any interest.
@@ -128,12 +151,12 @@ def _small_tables() -> list[tuple[Table, pa.Table]]:
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     clusters = np.arange(NUM_CLUSTERS)
     return [
-        (VISUAL_TERMS, _rows(VISUAL_TERMS, term_id=visual, num_positives=visual % 97)),
-        (TERM_CLUSTERS, _rows(TERM_CLUSTERS, term_id=pairs[:, 0], cluster_id=pairs[:, 1])),
-        (INTERESTS, _rows(INTERESTS, l1_interest=NAMES)),
+        (VISUAL_TERMS, rows_of(VISUAL_TERMS, term_id=visual, num_positives=visual % 97)),
+        (TERM_CLUSTERS, rows_of(TERM_CLUSTERS, term_id=pairs[:, 0], cluster_id=pairs[:, 1])),
+        (INTERESTS, rows_of(INTERESTS, l1_interest=NAMES)),
         (
             CLUSTERS,
-            _rows(
+            rows_of(
                 CLUSTERS,
                 cluster_id=clusters,
                 l1_interest=[NAMES[c % NUM_INTERESTS] for c in clusters],
@@ -143,7 +166,7 @@ def _small_tables() -> list[tuple[Table, pa.Table]]:
     ]
 
 
-def _rows(table: Table, **columns: object) -> pa.Table:
+def rows_of(table: Table, **columns: object) -> pa.Table:
     """Rows of a contract; columns that are not given hold zero, an empty text or list."""
     num = len(next(iter(columns.values())))
     arrays = []
@@ -166,13 +189,15 @@ def _write_bucket(
     tables["selected_annotations"] = []
     for start in range(0, len(ids), CHUNK):
         part = pa.array(ids[start : start + CHUNK].astype("U32"))
-        interests, own = _interests(rng, len(part))
+        interests, own = draw_interests(rng, len(part))
         absent = [pa.nulls(len(part), f.type) for f in IMAGES.arrow_schema if f.name != "image_id"]
         tables["images"].append(pa.table([part, *absent], schema=IMAGES.arrow_schema))
         tables["image_interests"].append(
             pa.table([part, interests], schema=IMAGE_INTERESTS.arrow_schema)
         )
-        found = pa.table([part, _annotations(rng, own)], schema=SELECTED_ANNOTATIONS.arrow_schema)
+        found = pa.table(
+            [part, draw_annotations(rng, own)], schema=SELECTED_ANNOTATIONS.arrow_schema
+        )
         is_there = rng.random(len(part)) >= UNANNOTATED
         tables["selected_annotations"].append(found.filter(pa.array(is_there)))
     contracts = (IMAGES, IMAGE_INTERESTS, SELECTED_ANNOTATIONS)
@@ -185,7 +210,7 @@ def _write_bucket(
     }
 
 
-def _interests(rng: np.random.Generator, num: int) -> tuple[pa.ListArray, NDArray[np.int64]]:
+def draw_interests(rng: np.random.Generator, num: int) -> tuple[pa.ListArray, NDArray[np.int64]]:
     """Interests of images, names ascending, and the interest that draws their terms."""
     drawn = rng.integers(0, NUM_INTERESTS, (num, 3))
     amount = rng.choice(len(INTERESTED), num, p=INTERESTED)
@@ -198,7 +223,7 @@ def _interests(rng: np.random.Generator, num: int) -> tuple[pa.ListArray, NDArra
     return pa.ListArray.from_arrays(offsets, values), drawn[:, 0]
 
 
-def _annotations(rng: np.random.Generator, own: NDArray[np.int64]) -> pa.ListArray:
+def draw_annotations(rng: np.random.Generator, own: NDArray[np.int64]) -> pa.ListArray:
     """Distinct terms of images, ascending, with scores."""
     # Repeats go: some more are drawn so that ten are left.
     amount = rng.poisson(ANNOTATIONS_AN_IMAGE * 1.11, len(own))
@@ -228,7 +253,8 @@ def _scattered(rank: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(group < groups, group * 4_001 % groups, group) * NUM_INTERESTS + interest
 
 
-def _manifest(name: str, files: list[FileStats]) -> TableManifest:
+def manifest_of(name: str, files: list[FileStats]) -> TableManifest:
+    """Manifest of a table that has these files."""
     totals: dict[str, int] = {}
     for stats in files:
         for column, amount in stats.totals.items():
