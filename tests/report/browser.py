@@ -54,9 +54,18 @@ class Explorer:
         self.wait(view)
 
     def wait(self, view):
-        self.page.wait_for_function(
-            "name => document.body.dataset.ready === name", arg=view.split("/")[0]
-        )
+        self.until("name => document.body.dataset.ready === name", view.split("/")[0])
+
+    def until(self, expression, given=None, seconds=30):
+        """Wait for an expression to be true.
+
+        Asked from outside: `wait_for_function` evaluates again from inside the page, which the
+        page's own policy refuses, so it fails whenever the first answer is no.
+        """
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(expression, given):
+            assert time.monotonic() < end, f"not in {seconds} s: {expression}"
+            self.page.wait_for_timeout(20)
 
     def serious(self):
         """Findings of axe-core that are serious or worse."""

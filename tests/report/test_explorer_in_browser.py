@@ -79,9 +79,9 @@ def test_clicking_through(browser, page_file):
     assert page.locator(".detail h3").inner_text() == HOSTILE
     page.locator(".detail li a").first.click()
     page.wait_for_url("**#clusters/*")
-    page.wait_for_function("document.querySelector('.detail img').naturalWidth === 8")
+    explorer.until("document.querySelector('.detail img').naturalWidth === 8")
     page.get_by_role("link", name="All clusters").click()
-    page.wait_for_function("!document.querySelector('.detail').children.length")
+    explorer.until("!document.querySelector('.detail').children.length")
     assert page.evaluate("window.hacked") is None
     assert explorer.troubles == []
 
@@ -119,7 +119,7 @@ def test_from_a_server(browser, folder):
     try:
         explorer = guarded(browser, f"http://127.0.0.1:{server.server_port}/index.html")
         explorer.open("duplicates")
-        explorer.page.wait_for_function("document.querySelector('img').naturalWidth === 8")
+        explorer.until("document.querySelector('img').naturalWidth === 8")
         assert explorer.troubles == []
     finally:
         server.shutdown()
@@ -146,9 +146,7 @@ def test_large_release_stays_small_and_fast(browser, tmp_path, capsys):
         told.append(f"{view} {seconds:.2f} s ({cpu:.2f} s of processor)")
     explorer.show("clusters")
     explorer.page.locator("#view-clusters input[type=search]").fill("term 17999 ")
-    explorer.page.wait_for_function(
-        "document.querySelectorAll('#view-clusters table tbody tr').length === 1"
-    )
+    explorer.until("document.querySelectorAll('#view-clusters table tbody tr').length === 1")
     with capsys.disabled():
         sys.stdout.write(f"\nwritten in {written:.0f} s, {megabytes:.1f} MB; {', '.join(told)}\n")
     assert megabytes < 50
