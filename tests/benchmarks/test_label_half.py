@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from benchmarks.bench_label_half import ROWS, STAGES, first_images
+from benchmarks.bench_label_half import ROWS, STAGES
 from benchmarks.label_half_world import UNIQUE, make_world
 from pipeline.files.storage import open_storage
 from pipeline.runtime.checks import check_file
@@ -48,19 +48,6 @@ def test_images_are_stored_so_that_places_can_be_told(world):
     with open_storage(world.root).open_read(name) as handle:
         batches = list(locate_stored(handle, name, ["image_id"], "bytes", "num_bytes"))
     assert sum(batch.num_rows for batch in batches) == world.tables["images"].files[0].num_rows
-
-
-def test_the_first_buckets_are_a_world_of_their_own(world):
-    sizes = [file.num_rows for file in world.tables["images"].files]
-    part, images = first_images(world, sum(sizes[:2]))
-    assert images == part.tables["images"].num_rows == sum(sizes[:2])
-    assert part.tables["terms"] == world.tables["terms"]
-    for name in BUCKETED:
-        files = world.tables[name].files[:2]
-        assert part.tables[name].files == files
-        assert part.tables[name].num_rows == sum(file.num_rows for file in files)
-    totals = sum(file.totals["annotations"] for file in world.tables["annotations"].files[:2])
-    assert part.tables["annotations"].totals["annotations"] == totals
 
 
 def test_every_stage_has_rows_that_are_still_there():
