@@ -235,6 +235,7 @@ def test_what_cannot_be_imported_is_told(tmp_path, rows):
         run_import(None, ["--source", "x", "--root", "y", "--column", "caption"])
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not os.environ.get("IMPORT_RELEASE"), reason="a whole chain: IMPORT_RELEASE=1")
 def test_one_command_to_a_release(tmp_path, repository):
     source, root = tmp_path / "photos", tmp_path / "root"
