@@ -47,7 +47,9 @@ class EmbedImagesParams(Params):
     image_size: int = Field(224, ge=16)
     """Side of the square input, pixels."""
     batch_size: int = Field(16, ge=1)
-    """Images a forward pass: 16 is fastest on a CPU, a GPU wants more."""
+    """Images a forward pass: 16 is fastest on a CPU, a GPU wants more. On a CPU a size with
+    which vectors would depend on the place in the batch is refused; the error names one that is
+    not."""
     device: str = "cpu"
     """Torch device of every worker."""
     threads: int = Field(1, ge=1)

@@ -136,7 +136,8 @@ def load_image_encoder(
             tasks fight for cores.
 
     Raises:
-        ValueError: an unknown spec, model or checkpoint, or weights that are not to be had.
+        ValueError: an unknown spec, model or checkpoint, weights that are not to be had, or a batch
+            size with which a vector would depend on its picture's place.
     """
     kind, _, name = spec.partition(":")
     if spec != SPECS[0] and not (kind == "timm" and name):

@@ -35,10 +35,14 @@ _PIECEWISE_LINEAR = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh)
 
 @contextlib.contextmanager
 def checked_lanes(model: nn.Module) -> Iterator[None]:
-    """Refuse forward passes whose vectors would depend on a picture's place in the batch.
+    """Refuse float32 passes on a CPU whose vectors would depend on a picture's place in the batch.
 
     torch computes what is left of a map after its last full step one value at a time, with another
-    exponential than in registers.
+    exponential than in registers. Watched are the activations that are layers of torch's or timm's;
+    those that a model calls as functions are not seen.
+
+    Args:
+        model: its first pass runs inside the context.
 
     Raises:
         ValueError: an activation over a number of values that is not a multiple of the step.
