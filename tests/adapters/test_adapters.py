@@ -4,6 +4,7 @@ import json
 import os
 import tarfile
 
+import pyarrow.parquet as pq
 import pytest
 from adapter_sources import (
     append_csv,
@@ -235,12 +236,41 @@ def test_what_cannot_be_imported_is_told(tmp_path, rows):
         run_import(None, ["--source", "x", "--root", "y", "--column", "caption"])
 
 
+def as_folder(source, rows):
+    write_folder(source, rows)
+    (source / "part 0" / "broken.png").write_bytes(rows[0]["bytes"][:400])
+    append_csv(source, ["part 0/broken.png", "cut", "cut"])
+
+
+def as_tars(source, rows):
+    half = len(rows) // 2
+    extra = [("broken.png", rows[0]["bytes"][:400]), ("broken.txt", b"cut")]
+    write_tar(source / "00000.tar", rows[:half], extra)
+    write_tar(source / "00001.tar", rows[half:])
+
+
+def as_hub_parquet(source, rows):
+    names = sorted({row["tags"][0] for row in rows if row["tags"]})
+    labels = [names.index(row["tags"][0]) if row["tags"] else None for row in rows]
+    pictures = [{"bytes": row["bytes"], "path": f"{i}.png"} for i, row in enumerate(rows)]
+    pictures.append({"bytes": rows[0]["bytes"][:400], "path": "broken.png"})
+    captions = [" ".join((row["title"], *row["tags"])) for row in rows]
+    write_hub_parquet(source / "train.parquet", pictures, [*captions, "cut"], [*labels, 0], names)
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not os.environ.get("IMPORT_RELEASE"), reason="a whole chain: IMPORT_RELEASE=1")
-def test_one_command_to_a_release(tmp_path, repository):
-    source, root = tmp_path / "photos", tmp_path / "root"
-    write_folder(source, demo_rows(repository, 600, 9))
+@pytest.mark.parametrize("write", [as_folder, as_tars, as_hub_parquet])
+def test_one_command_to_a_release(write, tmp_path, repository):
+    source, root = tmp_path / "given", tmp_path / "root"
+    source.mkdir()
+    write(source, demo_rows(repository, 600, 9))
     run_import(None, ["--source", str(source), "--root", str(root), "--processes", "1"])
     current = json.loads((root / "release" / "CURRENT.json").read_text())
     manifest = open_storage(str(root)).read_json(f"release/{current['path']}/manifest.json")
     assert manifest["shards"]
+    (table,) = {
+        path.parent for path in root.rglob("*.parquet") if path.parent.name == "rejected_imports"
+    }
+    reasons = pq.read_table(table)["reason"].to_pylist()
+    assert sum(reason != "rare_term" for reason in reasons) == 1
