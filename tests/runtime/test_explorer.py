@@ -110,6 +110,9 @@ def test_rejected_run_and_training(folder):
     assert value(folder, "rejected")["rows"]["rows"] == [
         ["rejected_terms", "bad_utf8", REJECTED, None]
     ]
+    # Pairs that the verifier rejected are no rows of anybody's input.
+    page = folder.read_bytes("index.html").decode()
+    assert "1 input rows were rejected by 1 checks" in page
     run = value(folder, "run")
     assert ["ingest_terms", "terms", 5, 4, 1, "bad_utf8 1", "yes"] in run["ledger"]["rows"]
     assert "root:" in run["configuration"]["content"]

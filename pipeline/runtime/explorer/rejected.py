@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from pipeline.report.blocks import Column, Value, View, table
 from pipeline.runtime.explorer.sampling import Reading
-from schemas import ALL
 
-_OTHERS = ("dropped_terms", "uncategorised_terms", "unlabelled_images", "dropped_images",
-           "excluded_images", "resampled_out", "dropped_labels")  # fmt: skip
+_OTHERS = ("rejected_pairs", "dropped_terms", "uncategorised_terms", "unlabelled_images",
+           "dropped_images", "excluded_images", "resampled_out", "dropped_labels")  # fmt: skip
+"""What steps behind the checks of rows set aside."""
 
 
 def rejected(reading: Reading) -> View | None:
@@ -17,7 +17,8 @@ def rejected(reading: Reading) -> View | None:
 
     Cost: reasons stand in the manifests; at most ``max_rejected`` rows of each table are read.
     """
-    names = sorted(name for name in reading.catalog.tables if name.startswith("rejected_"))
+    tables = sorted(reading.catalog.tables)
+    names = [name for name in tables if name.startswith("rejected_") and name not in _OTHERS]
     if not names:
         return None
     reasons = [
@@ -54,16 +55,14 @@ def rejected(reading: Reading) -> View | None:
 def _total(reading: Reading, names: list[str]) -> str:
     total = sum(reading.catalog.tables[name].num_rows for name in names)
     return (
-        f"{total:,} input rows were rejected by {len(names)} checks; below them the tables of what "
-        "later steps set aside."
+        f"{total:,} input rows were rejected by {len(names)} checks; beside them stand the tables "
+        "of what later steps set aside."
     )
 
 
 def _rows(reading: Reading, names: list[str]) -> Iterator[list[Value]]:
     for name in names:
         left = reading.params.max_rejected
-        if "row_key" not in _columns(name):
-            continue
         for batch in reading.sample(name, ["row_key", "reason", "detail"]):
             part = batch.slice(0, left)
             for row in part.to_pylist():
@@ -71,7 +70,3 @@ def _rows(reading: Reading, names: list[str]) -> Iterator[list[Value]]:
             left -= part.num_rows
             if left <= 0:
                 break
-
-
-def _columns(name: str) -> list[str]:
-    return list(ALL[name].column_names)
