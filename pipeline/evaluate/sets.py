@@ -117,7 +117,7 @@ def held_out_set(release: Release, data: DataParams) -> tuple[ImageSet, Trained]
 
     def read(i: int) -> File:
         _, shard, row = found[i]
-        data = release.read_image(shard, kept[shard], row)
+        data = release.read_image(shard, kept[shard].member(row))
         return File(data, str(kept[shard].suffixes[row]))
 
     keys = [place.key for place in found]

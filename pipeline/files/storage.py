@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -44,7 +45,7 @@ class Storage:
     root: str
     uri: str
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine."""
         return "file" in _protocols(self.fs)

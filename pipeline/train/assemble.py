@@ -23,8 +23,11 @@ from pipeline.train.images import CropRule, crop_image, crop_uniforms, flips
 from pipeline.train.plan import Places
 from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.sampling import Appearances, draw_shard, sample_weights
-from pipeline.train.shard_index import ShardIndex
+from pipeline.train.shard_index import Member, ShardIndex
 
+READ_TOGETHER = 32
+"""Images of a local disk that are read one after the other. After each decoding the processor's
+caches hold pixels and no code: reading then takes four times as long."""
 ImageMemory = Callable[[int, int], Tensor]
 """From count and size to uint8 (count, 3, size, size), channels last, with anything in it."""
 
@@ -42,22 +45,31 @@ class OpenShard(NamedTuple):
     epoch: int
     appearances: Appearances | None
 
-    def sample(self, place: int) -> tuple[int, int]:
-        """Row and copy number of the sample at a place of the epoch."""
+    def samples(self, places: NDArray[np.integer]) -> tuple[NDArray[np.integer], list[int]]:
+        """Rows and copy numbers of the samples at some places of the epoch."""
         if self.appearances is None:
-            return place, 0
-        return int(self.appearances.row[place]), int(self.appearances.copy[place])
+            return places, [0] * len(places)
+        return self.appearances.row[places], self.appearances.copy[places].tolist()
 
 
 class _Wanted(NamedTuple):
-    """One image of a batch: row of an open shard, or what was wrong with the shard."""
+    """One image of a batch.
+
+    Attributes:
+        shard: it is in.
+        key: of the sample; the shard and the place where the shard cannot be opened.
+        copy: number of its appearance in the epoch.
+        labels: of the sample.
+        member: where its bytes are; None where the shard cannot be opened.
+        failure: what is wrong with the shard.
+    """
 
     shard: int
-    members: ShardIndex | None
-    row: int
-    copy: int
     key: str
-    failure: str
+    copy: int
+    labels: NDArray[np.int32]
+    member: Member | None
+    failure: str = ""
 
 
 class Assembler:
@@ -93,10 +105,7 @@ class Assembler:
         Raises:
             StorageError: the storage does not answer.
         """
-        wanted = [
-            self._wanted(shard, place, epoch)
-            for shard, place in zip(places.shard.tolist(), places.place.tolist(), strict=True)
-        ]
+        wanted = self._wanted(places, epoch)
         keys = pa.array([w.key for w in wanted], pa.string())
         copies = np.array([w.copy for w in wanted], np.int64)
         uniforms = crop_uniforms(keys, copies, self._params.seed, epoch).tolist()
@@ -107,10 +116,11 @@ class Assembler:
             try:
                 if isinstance(content, Exception):
                     raise content
-                assert w.members is not None
-                suffix = str(w.members.suffixes[w.row])
-                crop = crop_image(bytes(content), suffix, self._rule, uniforms[i])
-                images[i] = crop.flip(-1) if mirrored[i] else crop
+                assert w.member is not None
+                suffix = w.member.suffix
+                crop = crop_image(bytes(content), suffix, self._rule, uniforms[i], images[i])
+                if mirrored[i]:
+                    images[i] = crop.flip(-1)
                 valid[i] = True
             except CorruptSampleError as error:
                 images[i] = 0
@@ -134,35 +144,50 @@ class Assembler:
             return np.zeros(len(keys), np.bool_)
         return flips(keys, copies, self._params.seed, epoch)
 
-    def _wanted(self, shard: int, place: int, epoch: int) -> _Wanted:
-        found = self._shard(shard, epoch)
-        if isinstance(found, CorruptSampleError):
+    def _wanted(self, places: Places, epoch: int) -> list[_Wanted]:
+        """The images at the places, in their order; those of a shard are looked up together."""
+        found: dict[int, _Wanted] = {}
+        for shard in np.unique(places.shard).tolist():
+            at = np.flatnonzero(places.shard == shard)
+            of_shard = self._of_shard(shard, places.place[at], epoch)
+            found |= zip(at.tolist(), of_shard, strict=True)
+        return [found[i] for i in range(len(places.shard))]
+
+    def _of_shard(self, shard: int, places: NDArray[np.integer], epoch: int) -> Iterator[_Wanted]:
+        opened = self._shard(shard, epoch)
+        if isinstance(opened, CorruptSampleError):
             name = self._release.shards.name(shard)
-            return _Wanted(shard, None, place, 0, f"{name}#{place}", str(found))
-        row, copy = found.sample(place)
-        return _Wanted(shard, found.members, row, copy, str(found.members.keys[row]), "")
+            for place in places.tolist():
+                yield _Wanted(shard, f"{name}#{place}", 0, _NONE, None, str(opened))
+            return
+        rows, copies = opened.samples(places)
+        members = opened.members.members(rows)
+        for row, copy, member in zip(rows.tolist(), copies, members, strict=True):
+            yield _Wanted(shard, member.key, copy, opened.members.labels(row), member)
 
     def _contents(self, wanted: list[_Wanted]) -> Iterator[tuple[_Wanted, Content | Exception]]:
         """Image bytes in order; from an object store many are read at once."""
 
         def read(w: _Wanted) -> bytes:
-            if w.members is None:
+            if w.member is None:
                 raise CorruptSampleError(w.failure)
-            return self._release.read_image(w.shard, w.members, w.row)
+            return self._release.read_image(w.shard, w.member)
 
         if not self._release.storage.is_local:
             yield from fetch_in_order(wanted, lambda _: None, read, self._release.fetch.threads)
             return
-        for w in wanted:
-            try:
-                yield w, read(w)
-            except CorruptSampleError as error:
-                yield w, error
+        for start in range(0, len(wanted), READ_TOGETHER):
+            found: list[tuple[_Wanted, Content | Exception]] = []
+            for w in wanted[start : start + READ_TOGETHER]:
+                try:
+                    found.append((w, read(w)))
+                except CorruptSampleError as error:
+                    found.append((w, error))
+            yield from found
 
     def _labels(self, wanted: _Wanted, epoch: int) -> NDArray[np.int32]:
         """The labels the loss sees: all, or one drawn anew each epoch."""
-        assert wanted.members is not None
-        labels = wanted.members.labels(wanted.row)
+        labels = wanted.labels
         if self._params.loss != "single_label_softmax" or len(labels) < 2:
             return labels
         stream = f"label/{epoch}/{wanted.copy}"

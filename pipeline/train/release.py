@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.files.fetch import FetchPolicy, fetch_file, fetch_range
 from pipeline.files.file_cache import CachedFile, FileCache, WrongContentError
 from pipeline.files.storage import Storage, StorageError, open_storage
-from pipeline.train.shard_index import ShardIndex, parse_index
+from pipeline.train.shard_index import Member, ShardIndex, parse_index
 
 FORMAT = 1
 TAR_HEADER_BYTES = 512
@@ -160,7 +160,7 @@ class Release:
         _expect(where, "rows", len(index.offsets), entry.num_samples)
         return index
 
-    def read_image(self, shard: int, index: ShardIndex, row: int) -> bytes:
+    def read_image(self, shard: int, member: Member) -> bytes:
         """Bytes of one image file.
 
         The tar header in front of them is read along and its name compared with the key, which
@@ -170,9 +170,8 @@ class Release:
             CorruptSampleError: the bytes there are not this sample's, or the shard is missing.
             StorageError: the storage does not answer.
         """
-        name = f"{index.keys[row]}.{index.suffixes[row]}"
-        start = int(index.offsets[row]) - TAR_HEADER_BYTES
-        wanted = int(index.sizes[row]) + TAR_HEADER_BYTES
+        name = f"{member.key}.{member.suffix}"
+        start, wanted = member.offset - TAR_HEADER_BYTES, member.size + TAR_HEADER_BYTES
         data = self._read_range(shard, start, wanted)
         found = data[:100].rstrip(b"\0").decode(errors="replace")
         if found != name:

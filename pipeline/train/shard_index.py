@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 _COLUMNS = ["key", "suffix", "offset", "size", "label_ids", "weight"]
+
+
+class Member(NamedTuple):
+    """One image in a tar: its key, suffix without a dot, first byte and bytes."""
+
+    key: str
+    suffix: str
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,20 @@ class ShardIndex:
     def labels(self, row: int) -> NDArray[np.int32]:
         """Label ids of one sample, int32 (k,)."""
         return self.label_values[self.label_offsets[row] : self.label_offsets[row + 1]]
+
+    def member(self, row: int) -> Member:
+        """Where one sample's image is."""
+        return self.members(np.array([row]))[0]
+
+    def members(self, at: NDArray[np.integer]) -> list[Member]:
+        """Where some samples' images are; of many it takes less time than of each by itself."""
+        columns = (
+            self.keys.take(pa.array(at)).to_pylist(),
+            self.suffixes.take(pa.array(at)).to_pylist(),
+            self.offsets[at].tolist(),
+            self.sizes[at].tolist(),
+        )
+        return [Member(*values) for values in zip(*columns, strict=True)]
 
 
 def parse_index(data: bytes, where: str, num_labels: int) -> ShardIndex:

@@ -211,6 +211,6 @@ def _read_all(world: World, steps: int) -> Speed:
 
     def work(_: int) -> object:
         shard, row = next(at)
-        return release.read_image(shard, indexes[shard], row)
+        return release.read_image(shard, indexes[shard].member(row))
 
     return _timed(work, steps * BATCH)

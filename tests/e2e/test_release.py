@@ -47,7 +47,7 @@ def test_tarfile_webdataset_and_the_trainer_read_the_same(run: WorldRun) -> None
         assert len(members) == 3 * len(index.keys)
         for row, key in enumerate(index.keys.to_pylist()):
             suffix = index.suffixes[row].as_py()
-            image = opened.read_image(number, index, row)
+            image = opened.read_image(number, index.member(row))
             assert image == members[f"{key}.{suffix}"] == streamed[key][suffix]
             meta = json.loads(members[f"{key}.json"])
             assert meta == json.loads(streamed[key]["json"])

@@ -180,7 +180,7 @@ def test_each_has_its_reason_and_the_rest_is_released(spark, tmp_path):
     assert all("." not in key and "/" not in key for key in keys)
     by_key = {sample_key(name, 0): data for name, data in contents.items()}
     for place, key in enumerate(keys):
-        assert release.read_image(0, index, place) == by_key[key]
+        assert release.read_image(0, index.member(place)) == by_key[key]
     for name in passed:
         assert prints[name]["sha256"] == hashlib.sha256(contents[name]).hexdigest()
 

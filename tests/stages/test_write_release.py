@@ -223,7 +223,7 @@ def test_trainer_and_webdataset_read_it(release, tmp_path):
     opened = open_release(str(folder.parent))
     assert (opened.num_samples, opened.policy, opened.num_labels) == (20, "inverse_sqrt", 3)
     index = opened.read_index(2)
-    assert opened.read_image(2, index, 0) == content(1)
+    assert opened.read_image(2, index.member(0)) == content(1)
     import webdataset as wds
 
     shards = [str(folder / shard.name) for shard in opened.shards]

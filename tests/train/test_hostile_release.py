@@ -20,9 +20,9 @@ def test_a_member_that_is_no_file_is_refused(tmp_path, kind):
     raw[start + 156 : start + 157] = kind
     raw[start + 157 : start + 168] = b"/etc/passwd"
     storage.write_bytes_atomic(release.shards[0].name, bytes(raw))
-    assert release.read_image(0, index, 0)
+    assert release.read_image(0, index.member(0))
     with pytest.raises(CorruptSampleError, match="a link or folder, expected a file"):
-        release.read_image(0, index, 1)
+        release.read_image(0, index.member(1))
 
 
 @pytest.mark.parametrize("name", [b"../../x.jpg", b"/etc/passwd", b"other.jpg"])
@@ -35,5 +35,5 @@ def test_a_member_of_another_name_is_refused(tmp_path, name):
     raw[start : start + 100] = name.ljust(100, b"\0")
     storage.write_bytes_atomic(release.shards[0].name, bytes(raw))
     with pytest.raises(CorruptSampleError, match="tar member"):
-        release.read_image(0, index, 1)
+        release.read_image(0, index.member(1))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(storage.list())

@@ -36,7 +36,7 @@ def test_release_is_read(release_root):
     index = release.read_index(1)
     assert index.labels(0).tolist() == sorted({13 % 5, 13 // 5, 13 // 7})[:2]
     assert str(index.suffixes[0]) == "png"
-    with Image.open(io.BytesIO(release.read_image(1, index, 0))) as image:
+    with Image.open(io.BytesIO(release.read_image(1, index.member(0)))) as image:
         assert image.format == "PNG"
     assert open_release(str(release_root / "v1")).manifest_sha256 == release.manifest_sha256
 
@@ -79,14 +79,14 @@ def test_swapped_and_truncated_shards_are_noticed(make_release):
     whole = first.read_bytes()
     first.write_bytes(second.read_bytes())
     with pytest.raises(CorruptSampleError, match="tar member"):
-        release.read_image(0, index, 0)
+        release.read_image(0, index.member(0))
     first.write_bytes(whole[: int(index.offsets[2]) + 10])
-    assert release.read_image(0, index, 1)
+    assert release.read_image(0, index.member(1))
     with pytest.raises(CorruptSampleError, match="522 bytes"):
-        release.read_image(0, index, 2)
+        release.read_image(0, index.member(2))
     first.unlink()
     with pytest.raises(CorruptSampleError, match="no such file"):
-        release.read_image(0, index, 0)
+        release.read_image(0, index.member(0))
 
 
 def test_label_outside_the_label_map_is_refused(make_release):

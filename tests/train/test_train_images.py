@@ -12,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from pipeline.train.images import (
     CROP_ATTEMPTS,
+    Box,
     CropRule,
     choose_crop,
     crop_image,
@@ -158,6 +160,20 @@ def test_crop_resized_cuts_the_box():
     )
     assert out.shape == (3, 6, 6)
     assert out.flatten(1).unique(dim=1).flatten().tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 45), (8, 8), (3, 50), (400, 90)])
+def test_a_crop_is_torch_s_own_wherever_it_is_written(height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height + 9, width + 5, 3), np.uint8)
+    box = Box(4, 3, height, width)
+    part = torch.from_numpy(pixels[4 : 4 + height, 3 : 3 + width].copy()).permute(2, 0, 1)[None]
+    expected = interpolate(part, size=(16, 16), mode="bilinear", antialias=True)[0]
+    assert torch.equal(crop_resized(pixels, box, 16), expected)
+    batch = torch.full((3, 16, 16, 3), 7, dtype=torch.uint8).permute(0, 3, 1, 2)
+    found = crop_resized(pixels, box, 16, batch[1])
+    assert found.data_ptr() == batch[1].data_ptr()
+    assert torch.equal(batch[1], expected)
+    assert (batch[[0, 2]] == 7).all()
 
 
 def test_flips_are_keyed_and_half_of_the_crops():

@@ -125,5 +125,5 @@ def _read(release: Release, share: float, wanted: set[str]) -> dict[str, bytes]:
         for row, key in enumerate(index.keys.to_pylist()):
             part = image_part(key)
             if part in wanted and part not in images:
-                images[part] = bytes(release.read_image(shard, index, row))
+                images[part] = release.read_image(shard, index.member(row))
     return images
