@@ -5,10 +5,12 @@ Source: SPEC C4; Hoerl, Kennard 1970.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
-from pipeline.kernels.products import multiply
+from pipeline.kernels.products import multiply, multiply_own
 
 
 def fit_ridge(
@@ -42,13 +44,28 @@ def fit_ridge(
     mean_B1D = sums_B2D[:, :1] / count_B1[:, :, None]
     target_mean_B1 = both_B2R[:, 1].sum(dim=1, keepdim=True) / count_B1
     gram_BDD = x_BRD.new_empty(len(x_BRD), x_BRD.shape[2], x_BRD.shape[2])
-    multiply(x_BRD.transpose(1, 2), x_BRD, gram_BDD)
+    multiply_own(x_BRD, gram_BDD)
     gram_BDD.sub_(mean_B1D.transpose(1, 2) * (mean_B1D * count_B1[:, :, None]))
     gram_BDD.diagonal(dim1=1, dim2=2).add_(alpha)
     moment_BD1 = (sums_B2D[:, 1] - target_mean_B1 * sums_B2D[:, 0])[:, :, None]
-    w_BD1 = torch.cholesky_solve(moment_BD1, torch.linalg.cholesky(gram_BDD))
-    w_BD = w_BD1[:, :, 0]
+    w_BD = _solve(gram_BDD, moment_BD1)
     return w_BD, target_mean_B1[:, 0] - (mean_B1D[:, 0] * w_BD).sum(dim=1)
+
+
+def _solve(gram_BDD: Tensor, moment_BD1: Tensor) -> Tensor:
+    """Solution of each system of normal equations, (B, D)."""
+    if gram_BDD.device.type != "cpu":
+        return torch.cholesky_solve(moment_BD1, torch.linalg.cholesky(gram_BDD))[:, :, 0]
+    # LAPACK's own: torch copies the triangles around it, which takes longer than the solution.
+    grams, moments = gram_BDD.numpy(), moment_BD1.numpy()
+    posv = get_lapack_funcs("posv", (grams, moments))
+    found = np.empty(grams.shape[:2], grams.dtype)
+    for gram, moment, into in zip(grams, moments, found, strict=True):
+        _, solution, info = posv(gram.T, moment, lower=True, overwrite_a=True)
+        if info:
+            raise ValueError(f"ridge: the normal equations have no solution (posv: {info}).")
+        into[:] = solution[:, 0]
+    return torch.from_numpy(found)
 
 
 def predict_ridge(x_RD: Tensor, w_D: Tensor, bias: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ class ProbeSettings:
         ridge_alpha: penalty of the ridge probe.
         confidence: of the Wilson lower bound.
         seed: of sampling, splits, order and starting weights.
-        probes_per_batch: probes trained side by side. It bounds memory, to about
+        probes_per_batch: probes of float32 trained side by side; of bfloat16, which take half the
+            room, twice as many. It bounds memory, to about
             probes_per_batch * 2 * max_positives * d * 4 bytes, and leaves the scores alone.
     """
 

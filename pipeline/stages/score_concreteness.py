@@ -103,7 +103,7 @@ def score_batch(
 
 STAGE = BatchwiseStage(
     name="score_concreteness",
-    version=3,
+    version=4,
     kernel=score_batch,
     prepare=prepare,
     params=ScoreConcretenessParams,

@@ -120,7 +120,7 @@ def _by_term(table: pa.Table) -> NDArray[np.float32]:
 
 STAGE = RelationalStage(
     name="sweep_concreteness",
-    version=2,
+    version=3,
     fn=sweep_concreteness,
     params=SweepConcretenessParams,
     inputs=(SELECTED_ANNOTATIONS, SOURCE_BOUNDARY_EVALUATIONS),
