@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +20,24 @@ from pipeline.files.fetch import Content, fetch_in_order
 from pipeline.kernels.hashing import hash64, uniform
 from pipeline.kernels.resampling import total_weight
 from pipeline.train.batch import Batch
-from pipeline.train.images import CropRule, crop_image, crop_uniforms, flips
+from pipeline.train.images import (
+    CropRule,
+    PlannedCrop,
+    Uniforms,
+    crop_uniforms,
+    cut_crop,
+    flips,
+    plan_crop,
+)
 from pipeline.train.plan import Places
 from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.sampling import Appearances, draw_shard, sample_weights
 from pipeline.train.shard_index import Member, ShardIndex
 
-READ_TOGETHER = 32
-"""Images of a local disk that are read one after the other. After each decoding the processor's
-caches hold pixels and no code: reading then takes four times as long."""
+TOGETHER = 64
+"""Images that are read before the first of them is decoded. After each decoding the processor's
+caches hold pixels and no code: reading, and planning a crop, then take four times as long."""
+Item = TypeVar("Item")
 ImageMemory = Callable[[int, int], Tensor]
 """From count and size to uint8 (count, 3, size, size), channels last, with anything in it."""
 
@@ -112,19 +122,20 @@ class Assembler:
         mirrored = self._mirrored(keys, copies, epoch)
         images = self._memory(len(wanted), self._rule.size)
         valid, failures = np.zeros(len(wanted), np.bool_), []
-        for i, (w, content) in enumerate(self._contents(wanted)):
+        read = zip(wanted, uniforms, self._contents(wanted), strict=True)
+        found = (self._planned(*one) for one in read)
+        for i, planned in enumerate(_together(found, TOGETHER)):
             try:
-                if isinstance(content, Exception):
-                    raise content
-                assert w.member is not None
-                suffix = w.member.suffix
-                crop = crop_image(bytes(content), suffix, self._rule, uniforms[i], images[i])
+                if isinstance(planned, Exception):
+                    raise planned
+                crop = cut_crop(*planned, self._rule, uniforms[i], images[i])
                 if mirrored[i]:
                     images[i] = crop.flip(-1)
                 valid[i] = True
             except CorruptSampleError as error:
                 images[i] = 0
-                failures.append(f"{self._release.shards.name(w.shard)} {w.key}: {error}")
+                name = self._release.shards.name(wanted[i].shard)
+                failures.append(f"{name} {wanted[i].key}: {error}")
         labels = [
             self._labels(w, epoch) if v else _NONE for w, v in zip(wanted, valid, strict=True)
         ]
@@ -165,7 +176,20 @@ class Assembler:
         for row, copy, member in zip(rows.tolist(), copies, members, strict=True):
             yield _Wanted(shard, member.key, copy, opened.members.labels(row), member)
 
-    def _contents(self, wanted: list[_Wanted]) -> Iterator[tuple[_Wanted, Content | Exception]]:
+    def _planned(
+        self, wanted: _Wanted, uniforms: Uniforms, content: Content | Exception
+    ) -> tuple[bytes, PlannedCrop | None] | Exception:
+        """The file and its crop."""
+        if isinstance(content, Exception):
+            return content
+        assert wanted.member is not None
+        data = bytes(content)
+        try:
+            return data, plan_crop(data, wanted.member.suffix, self._rule, uniforms)
+        except CorruptSampleError as error:
+            return error
+
+    def _contents(self, wanted: list[_Wanted]) -> Iterator[Content | Exception]:
         """Image bytes in order; from an object store many are read at once."""
 
         def read(w: _Wanted) -> bytes:
@@ -174,16 +198,14 @@ class Assembler:
             return self._release.read_image(w.shard, w.member)
 
         if not self._release.storage.is_local:
-            yield from fetch_in_order(wanted, lambda _: None, read, self._release.fetch.threads)
+            fetched = fetch_in_order(wanted, lambda _: None, read, self._release.fetch.threads)
+            yield from (content for _, content in fetched)
             return
-        for start in range(0, len(wanted), READ_TOGETHER):
-            found: list[tuple[_Wanted, Content | Exception]] = []
-            for w in wanted[start : start + READ_TOGETHER]:
-                try:
-                    found.append((w, read(w)))
-                except CorruptSampleError as error:
-                    found.append((w, error))
-            yield from found
+        for w in wanted:
+            try:
+                yield read(w)
+            except CorruptSampleError as error:
+                yield error
 
     def _labels(self, wanted: _Wanted, epoch: int) -> NDArray[np.int32]:
         """The labels the loss sees: all, or one drawn anew each epoch."""
@@ -221,6 +243,12 @@ class Assembler:
                 f"{total_weight(weights)}, expected {self._weights[shard]} as in manifest.json."
             )
         return OpenShard(index, epoch, draw_shard(index, weights, shard, self._params.seed, epoch))
+
+
+def _together(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """The items, of which ``count`` are made before the first of them is handed on."""
+    while some := list(islice(items, count)):
+        yield from some
 
 
 def own_memory(count: int, size: int) -> Tensor:

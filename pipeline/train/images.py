@@ -46,6 +46,13 @@ class Box(NamedTuple):
     width: int
 
 
+class PlannedCrop(NamedTuple):
+    """A JPEG's size by its header, and the box to cut from it."""
+
+    size: tuple[int, int]
+    box: Box
+
+
 @dataclass(frozen=True)
 class CropRule:
     """How a picture becomes an input of the model.
@@ -91,9 +98,31 @@ def crop_image(
     Raises:
         CorruptSampleError: the file is damaged, too large, or of another format.
     """
+    return cut_crop(data, plan_crop(data, suffix, rule, uniforms), rule, uniforms, out)
+
+
+def plan_crop(data: bytes, suffix: str, rule: CropRule, uniforms: Uniforms) -> PlannedCrop | None:
+    """First half of ``crop_image``; None for what only the tolerant decoder may take.
+
+    Raises:
+        CorruptSampleError: the header announces too many pixels.
+    """
     size = _jpeg_size(data, suffix, rule.max_pixels)
-    if size is not None:
-        box = choose_crop(*size, uniforms, rule.min_area, rule.max_aspect)
+    if size is None:
+        return None
+    return PlannedCrop(size, choose_crop(*size, uniforms, rule.min_area, rule.max_aspect))
+
+
+def cut_crop(
+    data: bytes,
+    planned: PlannedCrop | None,
+    rule: CropRule,
+    uniforms: Uniforms,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Second half of ``crop_image``, by what ``plan_crop`` found; arguments and errors as there."""
+    if planned is not None:
+        size, box = planned
         factor = _decode_factor(box, rule)
         pixels = _decode_jpeg(data, factor, size)
         if pixels is not None:

