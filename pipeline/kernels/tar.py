@@ -10,6 +10,7 @@ Source: POSIX.1-2017, pax, "ustar Interchange Format"; SPEC-dataset W2.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 BLOCK = 512
 """Members start at multiples of this; a header is one block."""
@@ -22,6 +23,8 @@ _OWNER = b"0000644\0" + b"0000000\0" * 2
 _TIME = b"00000000000\0"
 _REST = b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(64) + b"0000000\0" * 2 + bytes(155 + 12)
 _FIXED_SUM = sum(_OWNER) + sum(_TIME) + sum(b" " * 8) + sum(_REST)
+_LARGE = 4096
+"""Bytes from which a content is cheaper to hash and write by itself than to copy."""
 _PADDING = tuple(bytes(-i % BLOCK) for i in range(BLOCK))
 
 Buffer = bytes | memoryview
@@ -69,26 +72,37 @@ class TarLayout:
         self.num_bytes = 0
         self._digest = hashlib.sha256()
 
-    def add(self, name: str, data: Buffer) -> tuple[int, tuple[Buffer, Buffer, Buffer]]:
-        """Append a member.
+    def add(self, members: Iterable[tuple[str, Buffer]]) -> tuple[list[int], list[Buffer]]:
+        """Append members.
 
         Args:
-            name: see :func:`member_header`.
-            data: content.
+            members: name, see :func:`member_header`, and content of each.
 
         Returns:
-            offset of the content in the archive, and the buffers to write: header, content, zeros.
+            offset of each content in the archive, and the buffers to write. Large contents are not
+            copied; headers, zeros and small contents between them are one buffer.
 
         Raises:
             ValueError: see :func:`member_header`.
         """
-        size = len(data)
-        header, padding = member_header(name, size), _PADDING[size % BLOCK]
-        offset = self.num_bytes + BLOCK
-        for buffer in (header, data, padding):
+        offsets: list[int] = []
+        buffers: list[Buffer] = []
+        joined: list[Buffer] = []
+        for name, data in members:
+            size = len(data)
+            joined.append(member_header(name, size))
+            if size < _LARGE:
+                joined.append(data)
+            else:
+                buffers += (b"".join(joined), data)
+                joined = []
+            joined.append(_PADDING[size % BLOCK])
+            offsets.append(self.num_bytes + BLOCK)
+            self.num_bytes += BLOCK + size + -size % BLOCK
+        buffers.append(b"".join(joined))
+        for buffer in buffers:
             self._digest.update(buffer)
-        self.num_bytes = offset + size + len(padding)
-        return offset, (header, data, padding)
+        return offsets, buffers
 
     def end(self) -> bytes:
         """The blocks that end the archive; nothing may be added after."""

@@ -207,11 +207,8 @@ def _rewrite(old: Storage, new: Storage, line: dict[str, Any], stems: set[str]) 
                         images.add(key[:KEY_DIGITS])
                     continue
                 _count(after, members[0], record)
-                for place, member in enumerate(members):
-                    offset, buffers = layout.add(member.name, member.data)
-                    sink.write(buffers)
-                    if place == 0:
-                        offsets[key] = offset
+                (offsets[key], *_), buffers = layout.add((m.name, m.data) for m in members)
+                sink.write(buffers)
         _expect_whole(reader, old, line)
         if offsets:
             sink.write((layout.end(),))

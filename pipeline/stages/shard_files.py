@@ -221,11 +221,9 @@ class _Shard:
             row.source,
             row.licence,
         )
-        offsets = []
-        for name, data in sample_members(sample, content, self._label_names):
-            offset, buffers = self.layout.add(name, data)
-            self._sink.write(buffers)
-            offsets.append(offset)
+        members = sample_members(sample, content, self._label_names)
+        offsets, buffers = self.layout.add(members)
+        self._sink.write(buffers)
         suffix = SUFFIXES[row.format]
         place = (row.key, suffix, offsets[0], len(content), row.label_ids, row.weight)
         self._index.append(place)

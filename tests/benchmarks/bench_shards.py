@@ -6,8 +6,8 @@ and taken, files synced, indexes, markers. `same_writer_no_spark` is its writer 
 without Spark over the same planned samples. `webdataset_in_spark` is webdataset's TarWriter inside
 foreachPartition over the same images in Parquet, in their order, with the same members and nothing
 else. `raw_copy` copies the same bytes file by file, the ceiling. Systems take turns, each in a
-process that has done a small release before the clock starts (Spark makes its plans and compiles
-its code then); medians of rounds.
+process that has done some small releases before the clock starts: Spark makes its plans then, and
+Java compiles for some seconds, which a run of hours does not notice. Medians of rounds.
 """
 
 from __future__ import annotations

@@ -26,12 +26,15 @@ from pipeline.stages.shard_files import ShardTask
 
 CORES = 2
 SHUFFLE_PARTITIONS = 10
+NUM_WARM = 6
+"""Small releases before the clock starts: with each the next takes less, from 3 s to 0.8 s here."""
 
 
 def ours(world: World, warm: World, out: str) -> tuple[float, dict[str, str]]:
     """`write_release` under Spark; returns the sha256 of each shard."""
     spark = _session(out)
-    _release(spark, warm)
+    for _ in range(NUM_WARM):
+        _release(spark, warm)
     started = time.perf_counter()
     digests = _release(spark, world)
     seconds = time.perf_counter() - started
@@ -81,7 +84,8 @@ def _written(pool: Any, world: World) -> dict[str, str]:
 def webdataset_in_spark(world: World, warm: World, out: str) -> tuple[float, int]:
     """webdataset's TarWriter inside foreachPartition; returns the samples written."""
     spark = _session(out)
-    _webdataset(spark, warm, f"{out}/warm_shards")
+    for turn in range(NUM_WARM):
+        _webdataset(spark, warm, f"{out}/warm_shards_{turn}")
     started = time.perf_counter()
     _webdataset(spark, world, f"{out}/shards")
     seconds = time.perf_counter() - started

@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from pipeline.files import fetch as module
+from pipeline.files import sink as sink_module
 from pipeline.files.fetch import FetchPolicy, fetch, fetch_in_order
 from pipeline.files.sink import FLUSH_BUFFERS, FLUSH_BYTES, FileSink
 from pipeline.files.storage import open_storage
@@ -137,3 +138,19 @@ def test_aborted_sink_leaves_the_old_file(tmp_path):
     sink.abort()
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_what_is_written_is_on_its_way_to_disk_before_the_sync(tmp_path, monkeypatch):
+    """In steps, each byte once, and nothing is lost by it."""
+    told = []
+    monkeypatch.setattr(sink_module, "WRITE_BACK_BYTES", 3 << 20)
+    monkeypatch.setattr(
+        sink_module.os, "posix_fadvise", lambda _fd, start, size, _how: told.append((start, size))
+    )
+    sink = FileSink(open_storage(str(tmp_path)), "big")
+    parts = [bytes([i]) * (1 << 20) for i in range(10)]
+    for part in parts:
+        sink.write((part,))
+    sink.commit()
+    assert told == [(0, 3 << 20), (3 << 20, 3 << 20), (6 << 20, 3 << 20)]
+    assert (tmp_path / "big").read_bytes() == b"".join(parts)

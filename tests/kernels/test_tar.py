@@ -32,13 +32,28 @@ SAMPLE = Sample(
 def archive(members):
     layout, parts, offsets = TarLayout(), [], {}
     for name, data in members:
-        offsets[name], buffers = layout.add(name, data)
+        (offsets[name],), buffers = layout.add([(name, data)])
         parts += buffers
     parts.append(layout.end())
     raw = b"".join(parts)
     assert len(raw) == layout.num_bytes
     assert hashlib.sha256(raw).hexdigest() == layout.sha256
     return raw, offsets
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(4090, 4100) | st.integers(0, 9000), max_size=6), st.integers(0, 6))
+def test_members_together_are_members_one_by_one(sizes, first):
+    members = [(f"k{i}.bin", bytes([65 + i]) * size) for i, size in enumerate(sizes)]
+    raw, offsets = archive(members)
+    layout = TarLayout()
+    found, buffers = [], []
+    for part in (members[:first], members[first:]):
+        at, more = layout.add(part)
+        found, buffers = found + at, buffers + more
+    assert b"".join([*buffers, layout.end()]) == raw
+    assert layout.sha256 == hashlib.sha256(raw).hexdigest()
+    assert found == list(offsets.values())
 
 
 def test_header_is_the_one_tarfile_writes():
