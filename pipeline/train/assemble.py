@@ -85,8 +85,8 @@ class _Wanted(NamedTuple):
 class Assembler:
     """Makes batches of a release; belongs to one process.
 
-    Memory: the indexes of ``run.index_cache`` shards, one batch, and two images a reading thread
-    where the storage is an object store.
+    Memory: the indexes of ``run.index_cache`` shards, one batch, ``TOGETHER`` encoded images, and
+    two more a reading thread where the storage is an object store.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ not sync are followed by a sync of what they wrote, on the clock.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -26,6 +27,7 @@ from pipeline.stages.shard_files import ShardTask
 
 CORES = 2
 SHUFFLE_PARTITIONS = 10
+_TURNS = itertools.count()
 NUM_WARM = 6
 """Small releases before the clock starts: with each the next takes less, from 3 s to 0.8 s here."""
 
@@ -52,7 +54,7 @@ def _release(spark: Any, world: World) -> dict[str, str]:
     root = open_storage(world.root)
     path = f"file://{world.folder('shard_assignments')}"
     assignments = spark.read.schema(SHARD_ASSIGNMENTS.ddl).parquet(path)
-    folder = f"release-{os.getpid()}"
+    folder = f"release-{os.getpid()}-{next(_TURNS)}"  # a new one, or its shards are taken over
     files = sorted(Path(world.folder("shard_assignments")).iterdir())
     names = [f"shard_assignments/{file.name}" for file in files]
     given = InputFiles(assignments, names, world.num_images)
