@@ -242,21 +242,21 @@ def _ridge_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[t
     """As `_mlp_hits`, in closed form."""
     steps, half, _, _ = probes[0].plan.shape
     rows, num_features = steps * 2 * half, probes[0].sides[0][0].shape[1]
-    target_SR = torch.ones(steps, 2 * half)
-    target_SR[:, half:] = -1
+    target_R = torch.ones(rows, device=settings.device)
+    target_R[rows // 2 :] = -1
     size = min(settings.probes_per_batch, len(probes))
-    x_BSRD = torch.zeros(size, steps, 2 * half, num_features, device=settings.device)
-    mask_BSR = torch.zeros(size, steps, 2 * half)
-    nothing = torch.zeros(0, num_features), torch.zeros(0)
+    x_BRD = torch.zeros(size, rows, num_features, device=settings.device)
+    mask_BR = torch.zeros(size, rows)
     for first in range(0, len(probes), size):
         chunk = probes[first : first + size]
         num = len(chunk)
         for slot, probe in enumerate(chunk):
-            probe.load(x_BSRD[slot], mask_BSR[slot], *nothing)
+            # All mini-batches as one: few and long gathers.
+            probe.gather(probe.plan.train.reshape(1, -1), x_BRD[slot, None], mask_BR[slot, None])
         w_BD, bias_B = fit_ridge(
-            x_BSRD[:num].view(num, rows, num_features),
-            target_SR.to(settings.device).view(1, rows).expand(num, rows),
-            mask_BSR[:num].to(settings.device).view(num, rows),
+            x_BRD[:num],
+            target_R.expand(num, rows),
+            mask_BR[:num].to(settings.device),
             settings.ridge_alpha,
         )
         for slot, probe in enumerate(chunk):

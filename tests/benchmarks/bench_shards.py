@@ -12,6 +12,7 @@ Java compiles for some seconds, which a run of hours does not notice. Medians of
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from benchmarks.shard_world import World, make_world
 
 NUM_IMAGES = {"full": 50_000, "small": 400}
 NUM_WARM = 400
-ROUNDS = {"full": 3, "small": 1}
+ROUNDS = {"full": 5, "small": 1}
 THREADS = {"OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "2"}
 
 
@@ -56,6 +57,7 @@ def _measured(size: Size, world: World, warm: World, folder: Path) -> Measuremen
             shutil.rmtree(out, ignore_errors=True)
             for given in (world, warm):
                 _clear_releases(given)
+            os.sync()  # what others wrote is on disk before the clock starts
             ran = in_process(function, world, warm, str(out), environment=THREADS)
             took, digests[name] = ran.value
             seconds[name].append(took)
