@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from pipeline.kernels.concreteness_mlp import caster
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 from pipeline.kernels.concreteness_scores import (
@@ -231,9 +230,7 @@ def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tup
         settings.min_improvement,
         settings.seed,
     )
-    value = caster(settings.precision, torch.device(settings.device))(torch.zeros(0))
-    num_slots = settings.probes_per_batch * 4 // value.element_size()
-    for at, model in train_mlps(probes, shape, mlp, num_slots, settings.device):
+    for at, model in train_mlps(probes, shape, mlp, settings.probes_per_batch, settings.device):
         x_RD, mask_R = _test_rows(probes[at], settings.device)
         yield at, _num_right(model.logits(x_RD), mask_R)
 

@@ -20,15 +20,8 @@ from pipeline.files.fetch import Content, fetch_in_order
 from pipeline.kernels.hashing import hash64, uniform
 from pipeline.kernels.resampling import total_weight
 from pipeline.train.batch import Batch
-from pipeline.train.images import (
-    CropRule,
-    PlannedCrop,
-    Uniforms,
-    crop_uniforms,
-    cut_crop,
-    flips,
-    plan_crop,
-)
+from pipeline.train.crops import Uniforms, crop_uniforms, flips
+from pipeline.train.images import CropRule, PlannedCrop, cut_crop, plan_crop
 from pipeline.train.plan import Places
 from pipeline.train.release import CorruptSampleError, Release
 from pipeline.train.sampling import Appearances, draw_shard, sample_weights

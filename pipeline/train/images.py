@@ -7,13 +7,11 @@ fraction of its size where the crop is still larger than what the model sees.
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import simplejpeg
 import torch
 from numpy.typing import NDArray
@@ -21,11 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.train import DataParams
-from pipeline.kernels.hashing import hash64, hash_ints, uniform
+from pipeline.train.crops import Box, Uniforms, choose_crop
 from pipeline.train.release import CorruptSampleError
 
-CROP_ATTEMPTS = 10
-_DRAWS = CROP_ATTEMPTS * 4
 _JPEG = frozenset({"jpg", "jpeg"})
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _COLOURS = ("YCbCr", "RGB", "Gray")
@@ -33,17 +29,6 @@ _LARGEST_FACTOR = 8
 _resize: Callable[..., Tensor] = torch._C._nn._upsample_bilinear2d_aa
 """What ``torch.nn.functional.interpolate`` calls; that one cannot write into given memory, and
 ``torch.ops.aten`` takes a sixth longer."""
-Uniforms = Sequence[Sequence[float]]
-"""Random numbers in [0, 1), four for each attempt at a crop."""
-
-
-class Box(NamedTuple):
-    """A rectangle in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 class PlannedCrop(NamedTuple):
@@ -200,67 +185,6 @@ def _decode_any(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 def _check_pixels(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise CorruptSampleError(f"{height} x {width} pixels, expected <= {max_pixels}")
-
-
-def crop_uniforms(
-    keys: pa.Array, copies: NDArray[np.int64], seed: int, epoch: int
-) -> NDArray[np.float64]:
-    """The random numbers of crops, a function of the samples and not of who reads them.
-
-    Args:
-        keys: n sample keys.
-        copies: int64 (n,), number of each sample's appearance in the epoch.
-        seed: of the run.
-        epoch: 0, 1, ...
-
-    Returns:
-        float64 (n, CROP_ATTEMPTS, 4) in [0, 1).
-    """
-    streams = hash64(keys, seed, f"crop/{epoch}").view(np.int64)
-    numbers = copies[:, None] * _DRAWS + np.arange(_DRAWS)
-    with np.errstate(over="ignore"):
-        draws = hash_ints(streams[:, None] + numbers, seed, "crop")
-    return uniform(draws).reshape(-1, CROP_ATTEMPTS, 4)
-
-
-def flips(keys: pa.Array, copies: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.bool_]:
-    """Which crops are mirrored left to right: each with one half, drawn apart from its crop.
-
-    Arguments as for ``crop_uniforms``; returns bool (n,). Source: BiT section 3.2 (SPEC E2).
-    """
-    streams = hash64(keys, seed, f"flip/{epoch}").view(np.int64)
-    with np.errstate(over="ignore"):
-        return uniform(hash_ints(streams + copies, seed, "flip")) < 0.5
-
-
-def choose_crop(
-    height: int, width: int, uniforms: Uniforms, min_area: float, max_aspect: float
-) -> Box:
-    """A box of random area and aspect: the first attempt that fits, else the largest middle one.
-
-    Args:
-        height: of the picture in pixels.
-        width: of the picture in pixels.
-        uniforms: (attempts, 4) for area, aspect, top, left.
-        min_area: least share of the picture; the largest is 1.
-        max_aspect: aspects are log-uniform in [1 / max_aspect, max_aspect].
-
-    Source: Szegedy et al. 2015, section 6; paper A.1; SPEC A12.
-    """
-    scale = math.log(max_aspect)
-    for at_area, at_aspect, at_top, at_left in uniforms:  # the first fits nearly always
-        area = (min_area + (1 - min_area) * at_area) * (height * width)
-        aspect = math.exp((2 * at_aspect - 1) * scale)
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 1 <= w <= width and 1 <= h <= height:
-            return Box(int(at_top * (height - h + 1)), int(at_left * (width - w + 1)), h, w)
-    return _middle_crop(height, width, max_aspect)
-
-
-def _middle_crop(height: int, width: int, max_aspect: float) -> Box:
-    w = max(1, min(width, round(height * max_aspect)))
-    h = max(1, min(height, round(width * max_aspect)))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
 def _decode_factor(box: Box, rule: CropRule) -> int:

@@ -23,7 +23,8 @@ from benchmarks import loader_systems as systems
 from benchmarks.harness import Measurement, Size, in_process, medians, say
 from benchmarks.loader_world import World, make_world
 from pipeline.kernels.resampling import total_weight
-from pipeline.train.images import CropRule, crop_image, crop_uniforms
+from pipeline.train.crops import crop_uniforms
+from pipeline.train.images import CropRule, crop_image
 from pipeline.train.plan import EpochPlan, PlanShape
 from pipeline.train.sampling import draw_shard, shard_counts
 from pipeline.train.shard_index import ShardIndex

@@ -21,16 +21,9 @@ import torch
 from benchmarks.loader_world import World
 from pipeline.config.train import TrainParams
 from pipeline.train.batch import Position
+from pipeline.train.crops import CROP_ATTEMPTS, choose_crop, crop_uniforms
 from pipeline.train.data import ShardDataset, build_loader
-from pipeline.train.images import (
-    CROP_ATTEMPTS,
-    CropRule,
-    choose_crop,
-    crop_image,
-    crop_resized,
-    crop_uniforms,
-    decode,
-)
+from pipeline.train.images import CropRule, crop_image, crop_resized, decode
 from pipeline.train.release import open_release
 
 CORES = 2

@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from pipeline.train.images import (
-    CROP_ATTEMPTS,
-    Box,
-    CropRule,
-    choose_crop,
-    crop_image,
-    crop_resized,
-    crop_uniforms,
-    decode,
-    flips,
-)
+from pipeline.train.crops import CROP_ATTEMPTS, Box, choose_crop, crop_uniforms, flips
+from pipeline.train.images import CropRule, crop_image, crop_resized, decode
 from pipeline.train.release import CorruptSampleError
 
 
