@@ -31,7 +31,7 @@ def fit_ridge(
         (w_BD, b_B).
 
     Raises:
-        ValueError: alpha <= 0.
+        ValueError: alpha <= 0, or LAPACK finds no solution.
     """
     if not alpha > 0:
         raise ValueError(f"ridge alpha: found {alpha}, expected > 0.")

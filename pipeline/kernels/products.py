@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_TRIED = (2, 3, 8)
-"""Sizes of batches whose products are compared with those made alone."""
+_TRIED = (2, 3, 8, 17)
+"""Sizes of batches whose products are compared with those made alone; a stage has up to 16."""
 
 
 def multiply(a_BMK: Tensor, b_BKN: Tensor, out_BMN: Tensor) -> None:

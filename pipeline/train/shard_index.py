@@ -54,7 +54,7 @@ class ShardIndex:
         return self.members(np.array([row]))[0]
 
     def members(self, at: NDArray[np.integer]) -> list[Member]:
-        """Where some samples' images are; of many it takes less time than of each by itself."""
+        """Where the images of the rows ``at`` (n,) are; less time than row by row."""
         columns = (
             self.keys.take(pa.array(at)).to_pylist(),
             self.suffixes.take(pa.array(at)).to_pylist(),
