@@ -29,7 +29,7 @@ CORES = 2
 SHUFFLE_PARTITIONS = 10
 _TURNS = itertools.count()
 NUM_WARM = 6
-"""Small releases before the clock starts: with each the next takes less, from 1.8 s to 0.8 s here."""
+"""Small releases before the clock starts: each takes less than the one before, 1.8 to 0.8 s."""
 
 
 def ours(world: World, warm: World, out: str) -> tuple[float, dict[str, str]]:
