@@ -102,7 +102,7 @@ class ScoreConcretenessParams(Params):
     max_repeated_rows: int = Field(2000, ge=0)
     """Rounds are added while the positives of all folds of all rounds stay within this: three at
     `num_folds` 5 up to 133 positives, two up to 200, then one."""
-    probes_per_batch: int = Field(8, ge=1)
+    probes_per_batch: int = Field(4, ge=1)
     """Probes of fp32 trained side by side, twice as many of bf16; does not change scores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the matrix products."""

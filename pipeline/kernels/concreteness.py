@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
@@ -111,8 +112,11 @@ def score_terms(
     hashes = np.asarray(positive_image_hashes).astype(np.uint64)
     _check(terms, owner, hashes, positive_embeddings, pool)
     ranks = sample_hashes(hashes, owner, settings.seed, "concreteness.positives")
-    order = np.lexsort((hashes, ranks, owner))
-    same = (owner[order][1:] == owner[order][:-1]) & (hashes[order][1:] == hashes[order][:-1])
+    # By term, then by rank. Ranks are one to one with the images of a term, so there are no ties.
+    order = np.argsort(ranks)
+    place = np.searchsorted(terms, owner[order])
+    order = order[np.argsort(place.astype(np.min_scalar_type(len(terms))), kind="stable")]
+    same = (owner[order][1:] == owner[order][:-1]) & (ranks[order][1:] == ranks[order][:-1])
     if same.any():
         term = owner[order][1:][same][0]
         raise ValueError(f"positives: an image is given twice for term {term}, expected once.")
@@ -129,7 +133,7 @@ def score_terms(
     probes.sort(key=lambda p: (p.plan.is_fold, p.plan.shape, p.key))
     for _, same_shape in groupby(probes, key=lambda p: (p.plan.is_fold, p.plan.shape)):
         group = list(same_shape)
-        with threadpool_limits(limits=1, user_api="blas"):  # small products; tasks fill the cores
+        with _libraries().limit(limits=1, user_api="blas"):  # small products; tasks fill the cores
             for at, hits in score(group, settings):
                 correct[group[at].term_index] += hits
                 tested[group[at].term_index] += 2 * int((group[at].plan.test >= 0).sum())
@@ -241,7 +245,8 @@ def _ridge_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[t
     rows, num_features = steps * 2 * half, probes[0].sides[0][0].shape[1]
     target_R = torch.ones(rows, device=settings.device)
     target_R[rows // 2 :] = -1
-    size = min(settings.probes_per_batch, len(probes))
+    # On a CPU one by one: a probe's rows then stay in its caches from the gather to the solution.
+    size = 1 if settings.device == "cpu" else min(settings.probes_per_batch, len(probes))
     x_BRD = torch.zeros(size, rows, num_features, device=settings.device)
     mask_BR = torch.zeros(size, rows)
     for first in range(0, len(probes), size):
@@ -259,6 +264,12 @@ def _ridge_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[t
         for slot, probe in enumerate(chunk):
             x_RD, mask_R = _test_rows(probe, settings.device)
             yield first + slot, _num_right(predict_ridge(x_RD, w_BD[slot], bias_B[slot]), mask_R)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """The BLAS libraries of this process; to look for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _test_rows(probe: _Probe, device: str) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,17 @@ Source: SPEC C4; Hoerl, Kennard 1970.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
-from pipeline.kernels.products import multiply, multiply_own
+from pipeline.kernels.products import multiply_own
 
 
 def fit_ridge(
@@ -40,11 +45,10 @@ def fit_ridge(
     # of the rows is made, which takes as long as the product itself.
     both_B2R = torch.stack([mask_BR, target_BR * mask_BR], dim=1)
     sums_B2D = x_BRD.new_empty(len(x_BRD), 2, x_BRD.shape[2])
-    multiply(both_B2R, x_BRD, sums_B2D)
+    gram_BDD = x_BRD.new_empty(len(x_BRD), x_BRD.shape[2], x_BRD.shape[2])
+    multiply_own(x_BRD, both_B2R, gram_BDD, sums_B2D)
     mean_B1D = sums_B2D[:, :1] / count_B1[:, :, None]
     target_mean_B1 = both_B2R[:, 1].sum(dim=1, keepdim=True) / count_B1
-    gram_BDD = x_BRD.new_empty(len(x_BRD), x_BRD.shape[2], x_BRD.shape[2])
-    multiply_own(x_BRD, gram_BDD)
     gram_BDD.sub_(mean_B1D.transpose(1, 2) * (mean_B1D * count_B1[:, :, None]))
     gram_BDD.diagonal(dim1=1, dim2=2).add_(alpha)
     moment_BD1 = (sums_B2D[:, 1] - target_mean_B1 * sums_B2D[:, 0])[:, :, None]
@@ -58,7 +62,7 @@ def _solve(gram_BDD: Tensor, moment_BD1: Tensor) -> Tensor:
         return torch.cholesky_solve(moment_BD1, torch.linalg.cholesky(gram_BDD))[:, :, 0]
     # LAPACK's own: torch copies the triangles around it, which takes longer than the solution.
     grams, moments = gram_BDD.numpy(), moment_BD1.numpy()
-    posv = get_lapack_funcs("posv", (grams, moments))
+    posv = _posv(grams.dtype)
     found = np.empty(grams.shape[:2], grams.dtype)
     for gram, moment, into in zip(grams, moments, found, strict=True):
         _, solution, info = posv(gram.T, moment, lower=True, overwrite_a=True)
@@ -66,6 +70,12 @@ def _solve(gram_BDD: Tensor, moment_BD1: Tensor) -> Tensor:
             raise ValueError(f"ridge: the normal equations have no solution (posv: {info}).")
         into[:] = solution[:, 0]
     return torch.from_numpy(found)
+
+
+@lru_cache(maxsize=2)
+def _posv(dtype: np.dtype[np.floating]) -> Callable[..., tuple[Any, NDArray[np.floating], int]]:
+    """LAPACK's solver of symmetric positive definite systems, of a type."""
+    return get_lapack_funcs("posv", dtype=dtype)  # type: ignore[no-any-return]
 
 
 def predict_ridge(x_RD: Tensor, w_D: Tensor, bias: Tensor) -> Tensor:

@@ -39,16 +39,20 @@ def multiply(a_BMK: Tensor, b_BKN: Tensor, out_BMN: Tensor) -> None:
             into.copy_(torch.mm(left, right))
 
 
-def multiply_own(x_BRD: Tensor, out_BDD: Tensor) -> None:
-    """out[i] = x[i]^T @ x[i] for each i, float32 or float64.
+def multiply_own(x_BRD: Tensor, rows_BLR: Tensor, own_BDD: Tensor, sums_BLD: Tensor) -> None:
+    """own[i] = x[i]^T @ x[i] and sums[i] = rows[i] @ x[i] for each i, float32 or float64.
 
-    On a CPU by numpy, whose OpenBLAS makes half of a symmetric product and copies the other.
+    On a CPU by numpy, whose OpenBLAS makes half of a symmetric product and copies the other; the
+    few sums follow while x[i] is in the caches.
     """
     if x_BRD.device.type != "cpu":
-        torch.bmm(x_BRD.transpose(1, 2), x_BRD, out=out_BDD)
+        torch.bmm(x_BRD.transpose(1, 2), x_BRD, out=own_BDD)
+        torch.bmm(rows_BLR, x_BRD, out=sums_BLD)
         return
-    for x, out in zip(x_BRD.numpy(), out_BDD.numpy(), strict=True):
-        np.matmul(x.T, x, out=out)
+    sides = (x_BRD.numpy(), rows_BLR.numpy(), own_BDD.numpy(), sums_BLD.numpy())
+    for x, rows, own, sums in zip(*sides, strict=True):
+        np.matmul(x.T, x, out=own)
+        np.matmul(rows, x, out=sums)
 
 
 def _is_free(a_BMK: Tensor, b_BKN: Tensor) -> bool:

@@ -103,7 +103,7 @@ def score_batch(
 
 STAGE = BatchwiseStage(
     name="score_concreteness",
-    version=4,
+    version=5,
     kernel=score_batch,
     prepare=prepare,
     params=ScoreConcretenessParams,

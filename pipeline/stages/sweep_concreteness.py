@@ -120,7 +120,7 @@ def _by_term(table: pa.Table) -> NDArray[np.float32]:
 
 STAGE = RelationalStage(
     name="sweep_concreteness",
-    version=3,
+    version=4,
     fn=sweep_concreteness,
     params=SweepConcretenessParams,
     inputs=(SELECTED_ANNOTATIONS, SOURCE_BOUNDARY_EVALUATIONS),

@@ -63,6 +63,49 @@ def test_full_support_gets_eight_steps_of_two_hundred_rows():
     assert plan.shape == (8, 100, 0, 200)
 
 
+def ranked(pool, term, images, seed):
+    """All rows of ``images`` in the order of a draw, one by one: by the hash of the leading bits of
+    the image's hash, then by the image's."""
+    bits = max(int(np.log2(max(pool.size // 8, 1))), 0)
+
+    def key(row):
+        image = int(pool.image_hashes[row])
+        block = np.array([image >> (64 - bits)], np.uint64)
+        of_block = sample_hashes(block, term, seed, "concreteness.negative_blocks")
+        own = sample_hashes(pool.image_hashes[[row]], term, seed, "concreteness.negatives")
+        return int(of_block[0]), int(own[0])
+
+    rows = (row for row in range(pool.size) if int(pool.image_hashes[row]) in images)
+    return sorted(rows, key=key)
+
+
+@pytest.mark.parametrize("size", [1, 7, 15, 16, 100, 1000])
+def test_draws_from_pools_of_any_size_and_terms_of_any_share(size):
+    """A tiny pool is one block; where most images are a term's own, or its positives, a draw needs
+    more blocks than it looked at first."""
+    ids = image_hashes(np.arange(size))
+    carried = np.arange(size) % 10 != 3  # term 0 is on nine images of ten
+    offsets = np.concatenate([[0], np.cumsum(carried)])
+    flat = np.zeros(offsets[-1], int)
+    pool = NegativePool.build(ids, np.zeros((size, 1), np.float32), offsets, flat)
+    last = max(size - 60, 2)
+    taken = ids[:last]
+    for term, free in ((0, ids[last:][~carried[last:]]), (1, ids[last:])):
+        order = ranked(pool, term, {int(h) for h in free}, 3)
+        for num in (0, 1, 9, size, 2 * size):
+            assert pool.draw(term, taken, num, 3).tolist() == order[:num]
+
+
+def test_blocks_of_a_pool_are_even_and_cover_it():
+    ids = image_hashes(np.arange(3000))
+    empty = np.zeros(3001, int)
+    pool = NegativePool.build(ids, np.zeros((3000, 1), np.float32), empty, empty[:0])
+    starts = pool.block_starts
+    assert (starts[0], starts[-1], len(starts) - 1) == (0, 3000, 256)
+    leading = (pool.image_hashes >> np.uint64(56)).astype(int)
+    assert np.array_equal(np.repeat(np.arange(256), np.diff(starts)), leading)
+
+
 def test_negatives_never_carry_the_term_nor_are_its_positives():
     rng = np.random.default_rng(1)
     ids = image_hashes(np.arange(400))
@@ -79,9 +122,9 @@ def test_negatives_never_carry_the_term_nor_are_its_positives():
             int(h) for h in taken
         }
         assert {int(h) for h in pool.image_hashes[rows]} == want
-        few = pool.draw(term, taken, 20, seed=0)
-        hashes = sample_hashes(pool.image_hashes, term, 0, "concreteness.negatives")
-        assert list(few) == sorted(rows, key=lambda r: hashes[r])[:20]
+        for num in (1, 20, 150):
+            few = pool.draw(term, taken, num, seed=0)
+            assert few.tolist() == ranked(pool, term, want, 0)[:num]
     assert not np.array_equal(pool.draw(6, taken, 20, 0), pool.draw(6, taken, 20, 1))
 
 

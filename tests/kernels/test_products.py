@@ -79,7 +79,9 @@ def test_where_company_changes_bits_each_product_is_alone(monkeypatch):
 
 def test_own_products_are_symmetric_and_right():
     x = torch.randn(3, 50, 12, generator=torch.Generator().manual_seed(1))
-    out = torch.empty(3, 12, 12)
-    multiply_own(x, out)
+    rows = torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(2))
+    out, sums = torch.empty(3, 12, 12), torch.empty(3, 2, 12)
+    multiply_own(x, rows, out, sums)
     assert torch.equal(out, out.transpose(1, 2))
     torch.testing.assert_close(out, torch.bmm(x.transpose(1, 2), x))
+    torch.testing.assert_close(sums, torch.bmm(rows, x))
