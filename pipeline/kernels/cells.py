@@ -22,6 +22,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.kernels.cosine_bounds import Nominator
 from pipeline.kernels.vectors import row_products
 
 MARGIN = 2e-5
@@ -106,9 +107,12 @@ def cosine_pairs(
         Pairs with left < right.
     """
     found = []
+    nominator = Nominator(tau, MARGIN)
+    one, other = nominator.sides(x, x)
     for i in range(0, len(x), block):
         for j in range(i, len(x), block):
-            left, right = _nominate(x[i : i + block], x[j : j + block], tau)
+            blocks = one.part(slice(i, i + block)), other.part(slice(j, j + block))
+            left, right = nominator.pairs(*blocks)
             if i == j:
                 upper = left < right
                 left, right = left[upper], right[upper]
@@ -135,9 +139,12 @@ def cosine_pairs_between(
         ``left``: position in ``a``; ``right``: position in ``b``.
     """
     found = []
+    nominator = Nominator(tau, MARGIN)
+    one, other = nominator.sides(a, b)
     for i in range(0, len(a), block):
         for j in range(0, len(b), block):
-            left, right = _nominate(a[i : i + block], b[j : j + block], tau)
+            blocks = one.part(slice(i, i + block)), other.part(slice(j, j + block))
+            left, right = nominator.pairs(*blocks)
             found.append((left + i, right + j))
     return _decide(a, b, found, tau, cells_a, cells_b, cell)
 
@@ -189,14 +196,6 @@ def pair_recall(
 def _unordered(left: NDArray[np.int64], right: NDArray[np.int64]) -> list[tuple[int, int]]:
     low, high = np.minimum(left, right), np.maximum(left, right)
     return list(zip(low.tolist(), high.tolist(), strict=True))
-
-
-def _nominate(
-    a: NDArray[np.float32], b: NDArray[np.float32], tau: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    hits = np.flatnonzero((a @ b.T) >= np.float32(tau - MARGIN))
-    left, right = np.divmod(hits, max(len(b), 1))
-    return left, right
 
 
 def _decide(
