@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from pipeline.kernels.concreteness_mlp import takes_bf16
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 from pipeline.kernels.concreteness_scores import (
@@ -121,7 +122,10 @@ def score_terms(
         term = owner[order][1:][same][0]
         raise ValueError(f"positives: an image is given twice for term {term}, expected once.")
     features = torch.from_numpy(pool.preparation.apply(positive_embeddings))
-    negatives = torch.from_numpy(pool.features)
+    if settings.method == "mlp" and takes_bf16(settings.precision, settings.device):
+        features, negatives = features.to(torch.bfloat16), pool.narrow_features
+    else:
+        negatives = torch.from_numpy(pool.features)
     starts = np.searchsorted(owner[order], terms, side="left")
     stops = np.searchsorted(owner[order], terms, side="right")
 
@@ -149,8 +153,8 @@ class _Draw:
         starts: (T,) where a term's rows start in ``order``.
         stops: (T,) where they end.
         hashes: uint64 (n,) image of each row of ``features``.
-        features: float32 (n + 1, d), the last row zero.
-        negatives: float32 (P + 1, d), the last row zero.
+        features: (n + 1, d), float32 or what products take, the last row zero.
+        negatives: (P + 1, d), of the same type, the last row zero.
     """
 
     order: NDArray[np.int64]
@@ -274,7 +278,8 @@ def _libraries() -> ThreadpoolController:
 
 def _test_rows(probe: _Probe, device: str) -> tuple[Tensor, Tensor]:
     rows = 2 * len(probe.plan.test)
-    x_RD = torch.empty(rows, probe.sides[0][0].shape[1], device=device)
+    matrix = probe.sides[0][0]
+    x_RD = torch.empty(rows, matrix.shape[1], dtype=matrix.dtype, device=device)
     mask_R = torch.empty(rows)
     probe.gather(probe.plan.test[None], x_RD[None], mask_R[None])
     return x_RD, mask_R

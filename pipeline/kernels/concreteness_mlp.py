@@ -131,7 +131,12 @@ def caster(precision: str, device: torch.device) -> Cast:
     """
     if precision == "fp32":
         return _same
-    return _to_bf16 if device.type != "cpu" or has_bf16_products() else _rounded
+    return _to_bf16 if takes_bf16(precision, str(device)) else _rounded
+
+
+def takes_bf16(precision: str, device: str) -> bool:
+    """Whether products take bfloat16, and not float32 rounded to it."""
+    return precision == "bf16" and (torch.device(device).type != "cpu" or has_bf16_products())
 
 
 def has_bf16_products() -> bool:

@@ -11,6 +11,8 @@ Source: SPEC C1, C3; paper section 3.2.1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 from pipeline.kernels.concreteness_features import Preparation
 from pipeline.kernels.finite import require_finite
 from pipeline.kernels.hashing import hash_ints
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,6 @@ class NegativePool:
         term_offsets: int64 (max_term + 2,), into term_rows.
         term_rows: int32, pool rows that carry the canonical term.
         canonical: int32 (n_terms,) canonical term of each term, or None if all are their own.
-        block_starts: int64 (2^b + 1,), first row of each block: the images whose hashes agree in
-            their leading b bits, a dozen or so.
     """
 
     image_hashes: NDArray[np.uint64]
@@ -42,7 +45,6 @@ class NegativePool:
     term_offsets: NDArray[np.int64]
     term_rows: NDArray[np.int32]
     canonical: NDArray[np.int32] | None
-    block_starts: NDArray[np.int64]
 
     @classmethod
     def build(
@@ -93,14 +95,28 @@ class NegativePool:
         by_term = np.argsort(terms, kind="stable")
         counts = np.bincount(terms, minlength=1)
         term_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        ascending = hashes[order]
-        starts = _block_starts(ascending)
-        return cls(ascending, features, preparation, term_offsets, rows[by_term], own, starts)
+        return cls(hashes[order], features, preparation, term_offsets, rows[by_term], own)
 
     @property
     def size(self) -> int:
         """Number of images P."""
         return len(self.image_hashes)
+
+    @cached_property
+    def block_starts(self) -> NDArray[np.int64]:
+        """First row of each block, int64 (2^b + 1,): a block is the images, 8 to 16 if they are
+        not fewer, whose hashes agree in their leading b bits."""
+        bits = max((self.size // 8).bit_length() - 1, 0)
+        firsts = np.arange(1, 2**bits, dtype=np.uint64) << np.uint64(64 - bits if bits else 0)
+        inner = np.searchsorted(self.image_hashes, firsts)
+        return np.concatenate([[0], inner, [self.size]]).astype(np.int64)
+
+    @cached_property
+    def narrow_features(self) -> Tensor:
+        """Features as bfloat16."""
+        import torch
+
+        return torch.from_numpy(self.features).to(torch.bfloat16)
 
     def rows_with(self, term_id: int) -> NDArray[np.int32]:
         """Rows of the images that carry the term, itself or through an alias."""
@@ -155,14 +171,6 @@ class NegativePool:
         place = np.repeat(np.arange(len(blocks)), lengths)
         ends = np.cumsum(lengths)
         return np.arange(len(place)) + (starts - ends + lengths)[place], place
-
-
-def _block_starts(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """First row of each block of ascending hashes; 8 to 16 rows a block."""
-    bits = max((len(hashes) // 8).bit_length() - 1, 0)
-    firsts = np.arange(1, 2**bits, dtype=np.uint64) << np.uint64(64 - bits if bits else 0)
-    inner = np.searchsorted(hashes, firsts)
-    return np.concatenate([[0], inner, [len(hashes)]]).astype(np.int64)
 
 
 def _is_among(values: NDArray[np.uint64], ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
