@@ -28,6 +28,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pipeline.kernels.concreteness_mlp import takes_bf16
+from pipeline.kernels.concreteness_probe import Probe
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 from pipeline.kernels.concreteness_scores import (
@@ -38,50 +39,11 @@ from pipeline.kernels.concreteness_scores import (
     ProbeSettings,
     score_table,
 )
-from pipeline.kernels.concreteness_splits import FoldPlan, SplitSettings, plan_folds
+from pipeline.kernels.concreteness_splits import SplitSettings, plan_folds
 from pipeline.kernels.concreteness_train import MlpSettings, Shape, train_mlps
 from pipeline.kernels.finite import require_finite
 
 __all__ = ["SCORE_SCHEMA", "NegativePool", "ProbeSettings", "SplitSettings", "score_terms"]
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """One model to train: its examples by rank on both sides, and its plan.
-
-    Attributes:
-        term_index: row of the result.
-        key: (term_id, fold, repeat), draws the starting weights.
-        sides: positives and negatives, each as (matrix with a last row of zeros, its rows by rank
-            and, at the end, that last row: rank -1).
-        plan: which ranks train, validate and test.
-    """
-
-    term_index: int
-    key: tuple[int, int, int]
-    sides: tuple[tuple[Tensor, NDArray[np.int64]], tuple[Tensor, NDArray[np.int64]]]
-    plan: FoldPlan
-
-    def load(self, x_SRD: Tensor, mask_SR: Tensor, x_VD: Tensor, mask_V: Tensor) -> None:
-        """Rows of training and validation; see `concreteness_train.Probe`."""
-        self.gather(self.plan.train, x_SRD, mask_SR)
-        if len(x_VD):
-            self.gather(self.plan.validation[None], x_VD[None], mask_V[None])
-
-    def gather(self, ranks: NDArray[np.int32], x_SRD: Tensor, mask_SR: Tensor) -> None:
-        """Rows of the given ranks (S, R / 2), positives in the first half of each step, zeros where
-        a rank is -1."""
-        half = ranks.shape[1]
-        is_row = torch.from_numpy(ranks >= 0)
-        for side, (matrix, rows) in enumerate(self.sides):
-            of_side = slice(side * half, (side + 1) * half)
-            mask_SR[:, of_side] = is_row
-            index = torch.from_numpy(rows[ranks])
-            for of_step, part in zip(index, x_SRD[:, of_side], strict=True):
-                if part.dtype == matrix.dtype and part.device == matrix.device:
-                    torch.index_select(matrix, 0, of_step, out=part)
-                else:
-                    part.copy_(torch.index_select(matrix, 0, of_step))
 
 
 def score_terms(
@@ -167,12 +129,12 @@ class _Draw:
 
 def _probes_of(
     terms: NDArray[np.int32], drawn: _Draw, pool: NegativePool, settings: ProbeSettings
-) -> tuple[list[_Probe], NDArray[np.int32], NDArray[np.int64], NDArray[np.object_]]:
+) -> tuple[list[Probe], NDArray[np.int32], NDArray[np.int64], NDArray[np.object_]]:
     """The probes of all terms; positives used, repeats and status of each term."""
     used = np.zeros(len(terms), np.int32)
     repeats = np.ones(len(terms), np.int64)
     status = np.full(len(terms), OK, dtype=object)
-    probes: list[_Probe] = []
+    probes: list[Probe] = []
     for i, term_id in enumerate(terms.tolist()):
         rows = drawn.order[drawn.starts[i] : drawn.stops[i]]
         used[i] = min(len(rows), settings.max_positives)
@@ -187,7 +149,7 @@ def _probes_of(
         plans = plan_folds(num, settings.splits)
         repeats[i] = 1 + max(plan.repeat for plan in plans)
         probes += [
-            _Probe(
+            Probe(
                 i,
                 (term_id, plan.fold, plan.repeat),
                 (
@@ -222,7 +184,7 @@ def _negatives(
     return [np.take(drawn, np.arange(num) + i * num, mode="wrap") for i in probes], num
 
 
-def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
+def _mlp_hits(probes: Sequence[Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
     """(position, test items predicted right) of each probe; all have one shape."""
     steps, half, half_validation, _ = probes[0].plan.shape
     num_features, is_fold = probes[0].sides[0][0].shape[1], probes[0].plan.is_fold
@@ -243,7 +205,7 @@ def _mlp_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tup
         yield at, _num_right(model.logits(x_RD), mask_R)
 
 
-def _ridge_hits(probes: Sequence[_Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
+def _ridge_hits(probes: Sequence[Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
     """As `_mlp_hits`, in closed form."""
     steps, half, _, _ = probes[0].plan.shape
     rows, num_features = steps * 2 * half, probes[0].sides[0][0].shape[1]
@@ -276,7 +238,7 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _test_rows(probe: _Probe, device: str) -> tuple[Tensor, Tensor]:
+def _test_rows(probe: Probe, device: str) -> tuple[Tensor, Tensor]:
     rows = 2 * len(probe.plan.test)
     matrix = probe.sides[0][0]
     x_RD = torch.empty(rows, matrix.shape[1], dtype=matrix.dtype, device=device)
