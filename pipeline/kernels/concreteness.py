@@ -28,7 +28,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pipeline.kernels.concreteness_mlp import takes_bf16
-from pipeline.kernels.concreteness_probe import Probe
+from pipeline.kernels.concreteness_probe import TermProbe
 from pipeline.kernels.concreteness_ridge import fit_ridge, predict_ridge
 from pipeline.kernels.concreteness_sampling import NegativePool, sample_hashes
 from pipeline.kernels.concreteness_scores import (
@@ -129,12 +129,12 @@ class _Draw:
 
 def _probes_of(
     terms: NDArray[np.int32], drawn: _Draw, pool: NegativePool, settings: ProbeSettings
-) -> tuple[list[Probe], NDArray[np.int32], NDArray[np.int64], NDArray[np.object_]]:
+) -> tuple[list[TermProbe], NDArray[np.int32], NDArray[np.int64], NDArray[np.object_]]:
     """The probes of all terms; positives used, repeats and status of each term."""
     used = np.zeros(len(terms), np.int32)
     repeats = np.ones(len(terms), np.int64)
     status = np.full(len(terms), OK, dtype=object)
-    probes: list[Probe] = []
+    probes: list[TermProbe] = []
     for i, term_id in enumerate(terms.tolist()):
         rows = drawn.order[drawn.starts[i] : drawn.stops[i]]
         used[i] = min(len(rows), settings.max_positives)
@@ -149,7 +149,7 @@ def _probes_of(
         plans = plan_folds(num, settings.splits)
         repeats[i] = 1 + max(plan.repeat for plan in plans)
         probes += [
-            Probe(
+            TermProbe(
                 i,
                 (term_id, plan.fold, plan.repeat),
                 (
@@ -184,7 +184,7 @@ def _negatives(
     return [np.take(drawn, np.arange(num) + i * num, mode="wrap") for i in probes], num
 
 
-def _mlp_hits(probes: Sequence[Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
+def _mlp_hits(probes: Sequence[TermProbe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
     """(position, test items predicted right) of each probe; all have one shape."""
     steps, half, half_validation, _ = probes[0].plan.shape
     num_features, is_fold = probes[0].sides[0][0].shape[1], probes[0].plan.is_fold
@@ -205,7 +205,7 @@ def _mlp_hits(probes: Sequence[Probe], settings: ProbeSettings) -> Iterator[tupl
         yield at, _num_right(model.logits(x_RD), mask_R)
 
 
-def _ridge_hits(probes: Sequence[Probe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
+def _ridge_hits(probes: Sequence[TermProbe], settings: ProbeSettings) -> Iterator[tuple[int, int]]:
     """As `_mlp_hits`, in closed form."""
     steps, half, _, _ = probes[0].plan.shape
     rows, num_features = steps * 2 * half, probes[0].sides[0][0].shape[1]
@@ -234,11 +234,12 @@ def _ridge_hits(probes: Sequence[Probe], settings: ProbeSettings) -> Iterator[tu
 
 @lru_cache(maxsize=1)
 def _libraries() -> ThreadpoolController:
-    """The BLAS libraries of this process; to look for them takes milliseconds."""
+    """The BLAS libraries of this process; to look for them takes milliseconds. Those that
+    score are loaded by the imports above: none of them comes later."""
     return ThreadpoolController()
 
 
-def _test_rows(probe: Probe, device: str) -> tuple[Tensor, Tensor]:
+def _test_rows(probe: TermProbe, device: str) -> tuple[Tensor, Tensor]:
     rows = 2 * len(probe.plan.test)
     matrix = probe.sides[0][0]
     x_RD = torch.empty(rows, matrix.shape[1], dtype=matrix.dtype, device=device)

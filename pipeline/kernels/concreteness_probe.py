@@ -1,5 +1,8 @@
 """One model of a concreteness score: which rows of which matrices it trains, validates and tests.
 
+Shapes: S steps an epoch, R rows a step, V validation rows, D features; half of a step's rows and of
+the validation rows are positives.
+
 Source: SPEC C1, C2.
 """
 
@@ -16,7 +19,7 @@ from pipeline.kernels.concreteness_splits import FoldPlan
 
 
 @dataclass(frozen=True)
-class Probe:
+class TermProbe:
     """One model to train: its examples by rank on both sides, and its plan.
 
     Attributes:
@@ -39,8 +42,9 @@ class Probe:
             self.gather(self.plan.validation[None], x_VD[None], mask_V[None])
 
     def gather(self, ranks: NDArray[np.int32], x_SRD: Tensor, mask_SR: Tensor) -> None:
-        """Rows of the given ranks (S, R / 2), positives in the first half of each step, zeros where
-        a rank is -1."""
+        """Write rows of the given ranks (S, R / 2), positives in the first half of each step and
+        zeros where a rank is -1, and the mask: 1 for rows, 0 for zeros. ``x_SRD`` may be of another
+        type or device than the matrices."""
         half = ranks.shape[1]
         is_row = torch.from_numpy(ranks >= 0)
         for side, (matrix, rows) in enumerate(self.sides):

@@ -75,7 +75,9 @@ def _solve(gram_BDD: Tensor, moment_BD1: Tensor) -> Tensor:
 @lru_cache(maxsize=2)
 def _posv(dtype: np.dtype[np.floating]) -> Callable[..., tuple[Any, NDArray[np.floating], int]]:
     """LAPACK's solver of symmetric positive definite systems, of a type."""
-    return get_lapack_funcs("posv", dtype=dtype)  # type: ignore[no-any-return]
+    posv: Callable[..., tuple[Any, NDArray[np.floating], int]]
+    posv = get_lapack_funcs("posv", dtype=dtype)
+    return posv
 
 
 def predict_ridge(x_RD: Tensor, w_D: Tensor, bias: Tensor) -> Tensor:

@@ -113,8 +113,8 @@ class NegativePool:
 
     @cached_property
     def narrow_features(self) -> Tensor:
-        """Features as bfloat16."""
-        import torch
+        """Features as bfloat16, (P + 1, c)."""
+        import torch  # here, for a driver plans the stages that use this module without it
 
         return torch.from_numpy(self.features).to(torch.bfloat16)
 
@@ -130,9 +130,9 @@ class NegativePool:
     ) -> NDArray[np.int64]:
         """Negatives of one term: the images with the lowest hash of (seed, term, image).
 
-        The hash is that of the image's block, then its own. A term so hashes the blocks and the
-        images of the few it needs, not the whole pool: its draw takes as long from a pool of a
-        million as from one of 100,000. Blocks are of images alike in nothing but their hashes.
+        The hash is that of the image's block, then its own. A term so hashes the blocks, an eighth
+        to a sixteenth of the images, and the images of the few blocks it needs, in place of all.
+        Blocks are of images alike in nothing but their hashes.
 
         Args:
             term_id: the term.

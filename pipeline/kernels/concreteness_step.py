@@ -44,6 +44,22 @@ class Buffers:
         rows: parameters, gradients and Adam's two moments, each float32 (B, K).
         steps_B: Adam's steps, float32.
         target_R: 1 for the first half of a step's rows, else 0.
+        round: float32 values as products take them.
+        is_copied: whether products have copies of their own.
+        w_BHD, bias_BH, out_BH: parameters as products read them.
+        found_BHD: gradient by the weights as a product writes it.
+        act_BRH, back_BRH: activations, and errors of the units that are on.
+        wide_BRH: the latter as float32.
+        logit_BR1, column_BR1: logits, and errors as products read them.
+        padded_BR, error_BR: float32 errors, in whole vectors, and those of rows alone.
+        each_BHD: float32 scratch.
+
+    Args:
+        size: B.
+        num_rows: R.
+        layout: of a row of parameters.
+        precision: "fp32" or "bf16".
+        device: torch device.
     """
 
     def __init__(self, size: int, num_rows: int, layout: Layout, precision: str, device: str):
@@ -79,7 +95,7 @@ class Buffers:
 
 
 class Step:
-    """Steps of the first ``active`` slots of buffers."""
+    """Steps of the first ``active`` slots of buffers; the other slots are left as they are."""
 
     def __init__(self, buffers: Buffers, active: int, adam: AdamSettings) -> None:
         self._adam, self._is_copied, self._round = adam, buffers.is_copied, buffers.round
@@ -98,7 +114,7 @@ class Step:
         self._out_bias_B1 = layout.out_bias(params)[:, None]
         # What products and sums write.
         self._found_BHD = buffers.found_BHD[:active]
-        # Copies slot by slot: torch converts what lies in one piece four times as fast.
+        # Copies slot by slot: torch converts what lies in one piece faster.
         self._found = list(self._found_BHD.unbind())
         self._grad_w = list(layout.weight(grads).unbind())
         self._given = [*given_w.unbind(), given_bias, given_out]
@@ -124,7 +140,7 @@ class Step:
         self._column_BR1 = buffers.column_BR1[:active]
         self._column_BRH = self._column_BR1.expand_as(self._back_BRH)
         # torch's bfloat16 loops widen and narrow each value; of a 16-bit integer that has the sign
-        # where bfloat16 has it, the larger of it and 0 is the same, six times as fast.
+        # where bfloat16 has it, the larger of it and 0 is the same, and five times as fast.
         is_narrow = self._act_BRH.dtype == torch.bfloat16
         self._relu_BRH = self._act_BRH.view(torch.int16) if is_narrow else self._act_BRH
         self._steps_B = buffers.steps_B[:active]

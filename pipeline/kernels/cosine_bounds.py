@@ -48,7 +48,8 @@ class Nominator:
         self._failed = 0
 
     def sides(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[Side, Side]:
-        """Both sides with the factors of the bound, where it may pay.
+        """Both sides, float32 (n, d) and (m, d) unit rows, with the factors of the bound where it
+        may pay: a quarter of the memory more.
 
         Projections p, q have |p - q|^2 / 2 = |p|^2 / 2 + |q|^2 / 2 - p q: with two columns more,
         one product and one threshold.

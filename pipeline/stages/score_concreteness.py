@@ -4,8 +4,8 @@ Cost at 1.329 billion images: does not depend on them; 218,879 terms of up to 1,
 of 256 dimensions at some 50 terms a second and core, 1.3 core-hours (all 20 epochs: 20 terms;
 ridge: 140; two AVX2 cores): all of them took 41 minutes on two cores that did other work too,
 2.2 GiB for the process tree (`make bench BENCH=concreteness_full_run`). A task holds the pool (10^5
-images, 100 MB prepared), a slice of 32,768 positives and ``probes_per_batch`` probes: about 1 GiB.
-A killed run goes on after the last finished slice.
+images, 100 MB prepared, half as much again for bf16), a slice of 32,768 positives and
+``probes_per_batch`` probes: about 1 GiB. A killed run goes on after the last finished slice.
 
 torch is imported by the tasks that use it: a driver plans the chain without it.
 """
